@@ -1,0 +1,261 @@
+"""Bytes of an ``admission.k8s.io/v1`` AdmissionReview to a `Review`, and the answer's bytes.
+
+Pure: bytes in, values out. Two failures are told apart, because they end differently:
+
+* `BadReview`: nothing that an API server sends. The caller answers 400.
+* a review beyond our parsers or bounds: `degrade` keeps its head, so that nobody hides from the audit by
+  the shape of a request.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+import orjson
+from msgspec import Raw
+
+__all__ = ["BadReview", "Degraded", "Request", "Resource", "Review", "UserInfo", "answer", "decode", "degrade"]
+
+API_VERSION = "admission.k8s.io/v1"
+KIND = "AdmissionReview"
+
+# What every API server sends first: Go marshals the fields in this order, without white space.
+PREFIX = b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":'
+
+UID_LENGTH_MAX = 256
+HEAD_BYTES_MAX = 1 << 20
+
+NULL = Raw(b"null")
+
+
+class BadReview(ValueError):  # noqa: N818 - named after what it is; the caller's action is one: answer 400
+    """No API server sends this. ``reason`` is a bounded word for metrics, ``hint`` the operator's next step."""
+
+    def __init__(self, reason: str, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.hint = hint
+
+
+class TooDeep(Exception):  # noqa: N818
+    """The body is nested beyond the parser: record it degraded."""
+
+
+class Kind(msgspec.Struct, gc=False):
+    """A GroupVersionKind."""
+
+    group: str
+    version: str
+    kind: str
+
+
+class Resource(msgspec.Struct, gc=False):
+    """A GroupVersionResource."""
+
+    group: str
+    version: str
+    resource: str
+
+
+class UserInfo(msgspec.Struct):
+    """An ``authentication.k8s.io/v1`` UserInfo."""
+
+    username: str = ""
+    uid: str = ""
+    groups: list[str] | None = None
+    extra: dict[str, list[str] | None] | None = None
+
+
+class Request(msgspec.Struct):
+    """An AdmissionRequest: the head typed, the bulky fields as their own bytes (views into the body)."""
+
+    uid: str
+    kind: Kind
+    resource: Resource
+    operation: Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
+    userInfo: UserInfo  # noqa: N815 - Kubernetes' own spelling
+    requestResource: Resource | None = None  # noqa: N815
+    subResource: str = ""  # noqa: N815
+    requestSubResource: str = ""  # noqa: N815
+    name: str = ""
+    namespace: str = ""
+    object: Raw = NULL
+    oldObject: Raw = NULL  # noqa: N815
+    dryRun: bool | None = None  # noqa: N815
+    options: Raw = NULL
+
+
+class Degraded(msgspec.Struct, frozen=True, gc=False):
+    """Why a record holds only the head of its review, and what identifies the whole."""
+
+    reason: Literal["too_large", "too_deep"]
+    bytes: int
+    sha256: str
+
+
+class Review(msgspec.Struct):
+    """A review on its way to a record.
+
+    ``source`` is the request's JSON, on one line, with the bytes the API server sent. ``object`` and
+    ``old_object`` start as the request's own bytes; policy and redaction replace them with `with_objects`,
+    after which ``source`` is stale for these two fields and ``changed`` says so.
+    """
+
+    request: Request
+    source: bytes
+    object: bytes | Raw
+    old_object: bytes | Raw
+    changed: bool = False
+    degraded: Degraded | None = None
+
+    def with_objects(self, new: bytes | Raw, old: bytes | Raw) -> Review:
+        """Return the same review with other objects (JSON bytes, ``null`` for none)."""
+        return Review(self.request, self.source, new, old, changed=True, degraded=self.degraded)
+
+    def request_bytes(self) -> bytes:
+        """Return the request's JSON on one line, with the objects as they are now.
+
+        Every other field keeps its bytes and its place, those of later API versions included.
+        """
+        if not self.changed:
+            return self.source
+        fields = _fields(self.source)
+        fields["object"] = Raw(self.object)
+        fields["oldObject"] = Raw(self.old_object)
+        return msgspec.json.encode(fields)
+
+
+class _Head(msgspec.Struct):
+    kind: str
+    apiVersion: str  # noqa: N815
+
+
+_request = msgspec.json.Decoder(Request).decode
+_head = msgspec.json.Decoder(_Head).decode
+_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def decode(body: bytes) -> Review:
+    """Return the validated review of ``body``. Raises `BadReview`, or `TooDeep` (see `degrade`)."""
+    try:
+        if not body.isascii():
+            body.decode()
+        return _as_sent_by_go(body) or _as_sent_by_others(body)
+    except RecursionError:
+        raise TooDeep from None
+    except UnicodeDecodeError as error:
+        raise _bad("utf8", f"the body is not UTF-8 (byte {error.start})") from None
+    except msgspec.ValidationError as error:
+        raise _bad("fields", f"not an AdmissionReview: {error}") from None
+    except msgspec.DecodeError as error:
+        raise _bad("json", f"the body is not JSON: {error}") from None
+
+
+def degrade(head: bytes, *, reason: Literal["too_large", "too_deep"], size: int, sha256: str) -> Review:
+    """Return what can be kept of a review that is beyond us: all fields before ``object``.
+
+    ``head`` is the start of the body (`HEAD_BYTES_MAX` bytes are enough), ``size`` the whole body's bytes and
+    ``sha256`` its digest in hexadecimal. Raises `BadReview` when no head is found.
+    """
+    try:
+        source = _head_of_request(head[:HEAD_BYTES_MAX])
+        review = _review(_request(source), source)
+    except RecursionError:
+        raise _bad("head", "no head of an AdmissionReview: it is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise _bad("utf8", "the head of the review is not UTF-8") from None
+    except msgspec.DecodeError as error:
+        raise _bad("head", f"no head of an AdmissionReview: {error}") from None
+    review.degraded = Degraded(reason, size, sha256)
+    return review
+
+
+def answer(uid: str) -> bytes:
+    """Return the AdmissionReview that allows the request ``uid``: the only answer there is."""
+    return b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","response":{"uid":%b,"allowed":true}}' % (
+        orjson.dumps(uid)
+    )
+
+
+def _as_sent_by_go(body: bytes) -> Review | None:
+    """Return the review of a body in the form every API server sends, None for any other form.
+
+    This way proves by itself that the body is the envelope, one ``request`` and nothing else: for the decoder to
+    take what lies between, it must be exactly one JSON value. JSON strings hold no raw line breaks, so their
+    absence means one line.
+    """
+    if not body.startswith(PREFIX):
+        return None
+    source = body[len(PREFIX) : -2 if body.endswith(b"}\n") else -1]
+    if b"\n" in source or b"\r" in source or not body.endswith((b"}", b"}\n")):
+        return None
+    try:
+        return _review(_request(source), source)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return None  # more keys behind the request, or not JSON: the slow way tells
+
+
+def _as_sent_by_others(body: bytes) -> Review:
+    """Return the review of a body with white space, other keys or another order of keys."""
+    compact = msgspec.json.format(body, indent=-1)
+    fields = _fields(compact)
+    if len(msgspec.json.encode(fields)) != len(compact):
+        raise _bad("duplicate", "a top-level key appears twice (or is written with escapes)")
+    _check_envelope(_head(compact))
+    if "request" not in fields:
+        raise _bad("fields", "not an AdmissionReview: it has no request")
+    source = bytes(fields["request"])
+    return _review(_request(source), source)
+
+
+def _review(request: Request, source: bytes) -> Review:
+    if not 0 < len(request.uid) <= UID_LENGTH_MAX:
+        raise _bad("uid", f"request.uid has {len(request.uid)} characters, not 1 to {UID_LENGTH_MAX}")
+    return Review(request, source, request.object, request.oldObject)
+
+
+def _check_envelope(head: _Head) -> None:
+    if head.kind != KIND or head.apiVersion != API_VERSION:
+        raise _bad("kind", f"not an {API_VERSION} {KIND}")
+
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\]]', re.DOTALL)
+_KEY_ENDS = re.compile(rb"\s*:")
+
+
+def _head_of_request(start: bytes) -> bytes:
+    """Return the request's fields before ``object`` as JSON on one line, read from the start of a body.
+
+    Walks tokens instead of parsing: what follows the head may be cut off, or nested without end.
+    """
+    depth = 0
+    request_at = key_at = -1
+    for token in _TOKEN.finditer(start):
+        text = token.group()
+        if text in b"{[":
+            depth += 1
+        elif text in b"}]":
+            depth -= 1
+        elif depth == 1 and request_at < 0 and text == b'"request"':
+            key_at = token.start()
+            if colon := _KEY_ENDS.match(start, token.end()):
+                request_at = colon.end()
+        elif depth == 2 and request_at >= 0 and text in (b'"object"', b'"oldObject"'):  # noqa: SIM102 - reads in order
+            if _KEY_ENDS.match(start, token.end()):
+                _check_envelope(_head(_closed(start[:key_at])))
+                return msgspec.json.format(_closed(start[request_at : token.start()]), indent=-1)
+    raise _bad("head", "no head of an AdmissionReview: request.object was not found")
+
+
+def _closed(fields: bytes) -> bytes:
+    return fields.rstrip().removesuffix(b",") + b"}"
+
+
+def _bad(reason: str, message: str) -> BadReview:
+    return BadReview(
+        reason, message, f"send an {API_VERSION} {KIND}, as the API server does, with Content-Type application/json"
+    )
