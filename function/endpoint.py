@@ -1,0 +1,373 @@
+"""The ASGI application: routes, limits, deadlines, answers.
+
+One exception type ends a request: `Refusal`. No exception leaves the application, because frameworks log the path
+of a failed request, and the path can hold a token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+import urllib.parse
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import orjson
+
+from .clusters import Clusters
+from .journal import DeadlinePassed, Journal, Overloaded, StorageFailed
+from .metrics import Metrics
+from .quantities import parse_seconds
+from .recorder import Recorder
+from .review import HEAD_BYTES_MAX, BadReview, Review, TooDeep, answer, decode, degrade
+
+__all__ = ["Endpoint"]
+
+log = logging.getLogger("audit.endpoint")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+PROBES = {"/healthz": "alive", "/_/health": "alive", "/readyz": "ready", "/_/ready": "ready"}
+RECORD_PATH = "/log-request"
+
+# A webhook's timeoutSeconds is 1 to 30, 10 by default; a share of it is left for the way back.
+TIMEOUT_SECONDS_MIN, TIMEOUT_SECONDS_DEFAULT, TIMEOUT_SECONDS_MAX = 1.0, 10.0, 30.0
+MARGIN_SHARE, MARGIN_SECONDS_MAX = 0.1, 0.5
+
+# Parsed one at a time, beside the event loop: 16 MB take tens of milliseconds.
+LARGE_BODY_BYTES = 1 << 20
+# Read to the end and thrown away, so that a review beyond AUDIT_BODY_BYTES_MAX still becomes a degraded record.
+BODY_BYTES_HARD_MAX = 128 << 20
+BODIES_IN_FLIGHT_BYTES_MAX = 160 << 20
+REQUESTS_IN_FLIGHT_MAX = 2048
+
+
+class Refusal(Exception):  # noqa: N818 - it is the answer, not an error of ours
+    """Any answer but 200. ``reason`` is a bounded word for metrics; ``close`` ends the connection."""
+
+    def __init__(self, status: int, reason: str, error: str, hint: str, *, close: bool = False) -> None:
+        super().__init__(error)
+        self.status = status
+        self.reason = reason
+        self.hint = hint
+        self.close = close
+
+
+class _Disconnected(Exception):  # noqa: N818
+    """The caller is gone: there is nobody to answer."""
+
+
+class Endpoint:
+    """Answers reviews and probes. ``recorder`` may be replaced at any time; ``draining`` makes it not ready.
+
+    ``recorders`` holds what differs by cluster; ``clusters`` is None for a single cluster, named ``cluster_name``.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        journal: Journal,
+        metrics: Metrics,
+        *,
+        body_bytes_max: int,
+        cluster_name: str = "",
+        clusters: Clusters | None = None,
+    ) -> None:
+        self.recorder = recorder
+        self.clusters = clusters
+        self.draining = False
+        self._journal = journal
+        self._metrics = metrics
+        self._body_bytes_max = body_bytes_max
+        self._cluster_name = cluster_name
+        self._in_flight = 0
+        self._body_bytes_in_flight = 0
+        self._budgets: dict[bytes, float] = {}
+        self._large = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit-large")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI 3)."""
+        if scope["type"] != "http":
+            await _answer_other_protocols(scope, receive, send)
+            return
+        if scope["path"] in PROBES:
+            await self._send(send, *self._probe(scope))
+            return
+        self._metrics.http_requests.inc()
+        try:
+            body = await self._record(scope, receive)
+            self._metrics.valid_requests.inc()
+            await self._send(send, 200, body)
+        except Refusal as refusal:
+            self._metrics.refused(refusal.reason)
+            await self._send(send, refusal.status, _error(str(refusal), refusal.hint), close=refusal.close)
+        except _Disconnected:
+            self._metrics.refused("disconnected")
+        except Exception as error:  # our own mistake must not become a log line of the framework's, with the path
+            self._metrics.refused("internal")
+            log.error("a review met an error of our own: %s", type(error).__name__, exc_info=error)
+            await self._send(send, 500, _error("internal error", "see the log of the function"))
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether reviews may come, and why not.
+
+        Disk trouble is a fast 500 and a metric: not being ready would take every replica out with one full volume.
+        """
+        if self.draining:
+            return False, "draining: this instance is shutting down"
+        if not self._journal.opened:
+            return False, "the journal directory could not be opened yet: see the log"
+        return True, "ready"
+
+    # -- the hot path -----------------------------------------------------------------------------------------
+
+    async def _record(self, scope: Scope, receive: Receive) -> bytes:
+        """Record the review and return the answer's body. Raises `Refusal`."""
+        started = time.monotonic()
+        received_ns = time.time_ns()
+        cluster = self._route(scope)
+        deadline = started + self._budget(scope["query_string"])
+        if self._in_flight >= REQUESTS_IN_FLIGHT_MAX:
+            raise _overloaded()
+        self._in_flight += 1
+        try:
+            body = await self._body(scope, receive, deadline)
+            if isinstance(body, bytes) and len(body) < LARGE_BODY_BYTES:
+                uid, line = self._line(body, received_ns, cluster)
+            else:
+                uid, line = await self._large_line(body, received_ns, cluster, deadline)
+            if line is not None:
+                await self._store(line, deadline)
+        finally:
+            self._in_flight -= 1
+        self._metrics.request_seconds.observe(time.monotonic() - started)
+        return answer(uid)
+
+    def _line(self, body: bytes | _Oversized, received_ns: int, cluster: str) -> tuple[str, bytes | None]:
+        """Return the review's uid and its record, None for one that the policy does not want. Raises `Refusal`."""
+        try:
+            review = self._review(body)
+        except BadReview as error:
+            raise Refusal(400, error.reason, str(error), error.hint) from None
+        if review.degraded is not None:
+            self._metrics.degraded(review.degraded.reason)
+        line = self.recorder.line(review, received_ns=received_ns, cluster=cluster)
+        if line is None:
+            self._metrics.omitted("policy")
+        return review.request.uid, line
+
+    def _review(self, body: bytes | _Oversized) -> Review:
+        if isinstance(body, _Oversized):
+            return degrade(body.head, reason="too_large", size=body.size, sha256=body.digest.hexdigest())
+        try:
+            return decode(body)
+        except TooDeep:
+            return degrade(body, reason="too_deep", size=len(body), sha256=hashlib.sha256(body).hexdigest())
+
+    async def _store(self, line: bytes, deadline: float) -> None:
+        """Return when the record is as durable as asked. Raises `Refusal`."""
+        try:
+            await self._journal.append(line, deadline)
+        except StorageFailed:
+            hint = "see the function's log: the journal's volume is full or failing"
+            raise Refusal(500, "journal", "the journal cannot store the record", hint) from None
+        except DeadlinePassed:
+            raise _too_late() from None
+        except Overloaded:
+            raise _overloaded() from None
+
+    async def _large_line(
+        self, body: bytes | _Oversized, received_ns: int, cluster: str, deadline: float
+    ) -> tuple[str, bytes | None]:
+        """Do the same for a large body, one at a time and beside the event loop."""
+        work = asyncio.get_running_loop().run_in_executor(self._large, self._line, body, received_ns, cluster)
+        done, _ = await asyncio.wait([work], timeout=deadline - time.monotonic())
+        if not done:
+            work.cancel()
+            raise _too_late()
+        return work.result()
+
+    # -- routes and limits ------------------------------------------------------------------------------------
+
+    def _route(self, scope: Scope) -> str:
+        """Return the cluster whose review this is (empty where none is named). Raises `Refusal`."""
+        path = scope["path"]
+        if path in (RECORD_PATH, "/") and self.clusters is None:
+            _check_method(scope)
+            return self._cluster_name
+        if self.clusters is not None and path.startswith(RECORD_PATH + "/"):
+            cluster, _, token = path[len(RECORD_PATH) + 1 :].partition("/")
+            if self.clusters.check(cluster, token):
+                _check_method(scope)
+                return str(cluster)
+            raise Refusal(404, "cluster", "not found", "check the path of the webhook's clientConfig.url")
+        raise Refusal(404, "path", "not found", f"reviews go to POST {RECORD_PATH}")
+
+    def _budget(self, query: bytes) -> float:
+        """Return the seconds in which a review must be answered: ``?timeout=`` less a margin."""
+        budget = self._budgets.get(query)
+        if budget is None:
+            timeout = min(max(_timeout(query), TIMEOUT_SECONDS_MIN), TIMEOUT_SECONDS_MAX)
+            budget = timeout - min(timeout * MARGIN_SHARE, MARGIN_SECONDS_MAX)
+            if len(self._budgets) < 256:
+                self._budgets[query] = budget
+        return budget
+
+    def _probe(self, scope: Scope) -> tuple[int, bytes]:
+        if scope["method"] not in ("GET", "HEAD"):
+            return 405, _error("method not allowed", "probe with GET")
+        if PROBES[scope["path"]] == "alive":
+            return 200, b'{"status":"alive"}'
+        ready, why = self.ready()
+        return (200, b'{"status":"ready"}') if ready else (503, _error(why, "reviews go to another instance meanwhile"))
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    async def _body(self, scope: Scope, receive: Receive, deadline: float) -> bytes | _Oversized:
+        """Return the request's body. Raises `Refusal`."""
+        length = _check_headers(scope)
+        if length > BODY_BYTES_HARD_MAX:
+            raise _too_large()
+        message = await receive()
+        if message["type"] != "http.request":
+            raise _Disconnected
+        if not message.get("more_body") and len(message["body"]) <= self._body_bytes_max:
+            return bytes(message["body"])
+        return await self._long_body(message, receive, deadline)
+
+    async def _long_body(self, message: Message, receive: Receive, deadline: float) -> bytes | _Oversized:
+        """Collect a body that comes in parts; beyond AUDIT_BODY_BYTES_MAX keep its head and digest only."""
+        collected = _Collected(self._body_bytes_max)
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                while True:
+                    self._body_bytes_in_flight += collected.take(message["body"])
+                    if collected.size > BODY_BYTES_HARD_MAX:
+                        raise _too_large()
+                    if self._body_bytes_in_flight > BODIES_IN_FLIGHT_BYTES_MAX:
+                        raise _overloaded()
+                    if not message.get("more_body"):
+                        return collected.whole()
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise _Disconnected
+        except TimeoutError:
+            hint = "the caller, or the network, sent the body too slowly"
+            raise Refusal(503, "body_timeout", "the body did not arrive in time", hint, close=True) from None
+        finally:
+            self._body_bytes_in_flight -= collected.held
+
+    async def _send(self, send: Send, status: int, body: bytes, *, close: bool = False) -> None:
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        if close or self.draining:
+            headers.append((b"connection", b"close"))
+        if status == 405:
+            headers.append((b"allow", b"POST"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class _Oversized:
+    """What is kept of a body beyond AUDIT_BODY_BYTES_MAX."""
+
+    __slots__ = ("digest", "head", "size")
+
+    def __init__(self, head: bytes) -> None:
+        self.head = head[:HEAD_BYTES_MAX]
+        self.digest = hashlib.sha256(head)
+        self.size = len(head)
+
+
+class _Collected:
+    """The parts of a body; ``held`` is what they take in memory, in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.size = 0
+        self.held = 0
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._oversized: _Oversized | None = None
+
+    def take(self, part: bytes) -> int:
+        """Add a part; return by how many bytes ``held`` changed."""
+        before = self.held
+        self.size += len(part)
+        if self._oversized is not None:
+            self._oversized.digest.update(part)
+            self._oversized.size += len(part)
+        else:
+            self._parts.append(part)
+            self.held += len(part)
+            if self.size > self._limit:
+                self._oversized = _Oversized(b"".join(self._parts))
+                self._parts.clear()
+                self.held = len(self._oversized.head)
+        return self.held - before
+
+    def whole(self) -> bytes | _Oversized:
+        """Return the body."""
+        return self._oversized or b"".join(self._parts)
+
+
+def _check_method(scope: Scope) -> None:
+    if scope["method"] != "POST":
+        raise Refusal(405, "method", "method not allowed", f"reviews go to POST {RECORD_PATH}")
+
+
+def _check_headers(scope: Scope) -> int:
+    """Return Content-Length (0 where there is none). Raises `Refusal` for another content type."""
+    length = 0
+    content_type = b""
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            content_type = value
+        elif name == b"content-length":
+            length = int(value) if value.isdigit() and len(value) < 19 else BODY_BYTES_HARD_MAX + 1
+    if content_type != b"application/json" and content_type.split(b";")[0].strip().lower() != b"application/json":
+        hint = "send the review with Content-Type: application/json, as the API server does"
+        raise Refusal(400, "content_type", "the content type is not application/json", hint)
+    return length
+
+
+def _timeout(query: bytes) -> float:
+    """Return the seconds of ``timeout=`` in the query, in Go's syntax; the default where there is none."""
+    try:
+        values = urllib.parse.parse_qs(query.decode("ascii")).get("timeout")
+        return parse_seconds(values[0]) if values else TIMEOUT_SECONDS_DEFAULT
+    except ValueError:
+        return TIMEOUT_SECONDS_DEFAULT
+
+
+def _error(error: str, hint: str) -> bytes:
+    return orjson.dumps({"error": error, "hint": hint})
+
+
+def _overloaded() -> Refusal:
+    return Refusal(503, "overloaded", "too much waits already", "add replicas, or give the volume more throughput")
+
+
+def _too_late() -> Refusal:
+    hint = "the journal's volume is slow or hangs: see the fdatasync metrics"
+    return Refusal(503, "deadline", "the record would not be durable before the webhook's timeout", hint)
+
+
+def _too_large() -> Refusal:
+    hint = "no API server sends this much"
+    return Refusal(413, "too_large", f"the body is larger than {BODY_BYTES_HARD_MAX} bytes", hint, close=True)
+
+
+async def _answer_other_protocols(scope: Scope, receive: Receive, send: Send) -> None:
+    """Complete the lifespan protocol, refuse websockets."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close"})
+    while scope["type"] == "lifespan":
+        phase: Literal["lifespan.startup", "lifespan.shutdown"] = (await receive())["type"]
+        await send({"type": f"{phase}.complete"})
+        if phase == "lifespan.shutdown":
+            return

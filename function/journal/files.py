@@ -1,0 +1,122 @@
+"""The file layer: every call the journal makes to the operating system, one method each.
+
+So thin that a test can make call 1, 2, … N fail and be sure that it saw them all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import NamedTuple
+
+__all__ = ["Files", "Found"]
+
+# A tailer beside us (Vector, Fluent Bit) reads through the group that the volume's fsGroup gives.
+DIRECTORY_MODE = 0o750
+FILE_MODE = 0o640
+
+_datasync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+
+
+class Found(NamedTuple):
+    """A directory entry: ``bytes`` is its size, ``modified`` seconds since the epoch."""
+
+    name: str
+    path: str
+    is_directory: bool
+    bytes: int
+    modified: float
+
+
+class Files:
+    """The real operating system. Every method raises `OSError`."""
+
+    def make_directory(self, path: str) -> None:
+        """Make ``path``; it must not exist."""
+        os.mkdir(path, DIRECTORY_MODE)
+
+    def make_directories(self, path: str) -> None:
+        """Make ``path`` and its parents, where missing."""
+        os.makedirs(path, DIRECTORY_MODE, exist_ok=True)
+
+    def create(self, path: str) -> int:
+        """Create ``path`` for appending and return its descriptor; it must not exist."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        """Write and return how many bytes were taken: possibly fewer than given."""
+        return os.write(fd, data)
+
+    def datasync(self, fd: int) -> None:
+        """Return when what was written is durable. Never call it again on a file where it failed."""
+        _datasync(fd)
+
+    def sync_directory(self, path: str) -> None:
+        """Return when the names in ``path`` are durable."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut the file back to ``size`` bytes."""
+        os.ftruncate(fd, size)
+
+    def links(self, fd: int) -> int:
+        """Return how many names the open file has: 0 when somebody removed it."""
+        return os.fstat(fd).st_nlink
+
+    def close(self, fd: int) -> None:
+        """Close the descriptor; it is gone even when this raises."""
+        os.close(fd)
+
+    def lock(self, path: str, *, create: bool = False) -> int | None:
+        """Return the descriptor that holds an exclusive lock on ``path``, None when another process holds it.
+
+        On a file system without locks (some NFS mounts) the lock is a hint that everybody gets.
+        """
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), FILE_MODE)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except OSError:
+            pass  # no locks on this file system: the heartbeat decides
+        return fd
+
+    def touch(self, path: str, seconds: float | None = None) -> None:
+        """Set the modification time of ``path``: now, or ``seconds`` since the epoch."""
+        os.utime(path, None if seconds is None else (seconds, seconds))
+
+    def remove(self, path: str) -> None:
+        """Remove the file ``path``."""
+        os.unlink(path)
+
+    def remove_directory(self, path: str) -> None:
+        """Remove the empty directory ``path``."""
+        os.rmdir(path)
+
+    def entries(self, path: str) -> list[Found]:
+        """Return what is in ``path``; what vanishes meanwhile is left out."""
+        found = []
+        with os.scandir(path) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    stat = entry.stat(follow_symlinks=False)
+                    is_directory = entry.is_dir(follow_symlinks=False)
+                    found.append(Found(entry.name, entry.path, is_directory, stat.st_size, stat.st_mtime))
+        return found
+
+    def tail(self, path: str, size: int) -> bytes:
+        """Return the last ``size`` bytes of the file ``path``."""
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            return file.read(size)
+
+    def free_bytes(self, path: str) -> int:
+        """Return the bytes that an unprivileged process can still write to the volume of ``path``."""
+        stat = os.statvfs(path)
+        return stat.f_bavail * stat.f_frsize

@@ -1,0 +1,198 @@
+"""Group commit: records that wait together share one write and one fdatasync.
+
+The event loop gathers what its turn brings, one thread stores it and tells the loop once for the whole group. The
+loop itself never touches the disk, so a disk that hangs blocks no health probe: it only lets deadlines pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+__all__ = ["DeadlinePassed", "Journal", "Overloaded", "StorageFailed"]
+
+log = logging.getLogger("audit.journal")
+
+# What may wait for the disk. At 15,000 reviews of 2.6 KB a second this is more than a second and a half.
+PENDING_BYTES_MAX = 64 << 20
+# One write and one fdatasync take at most this much (a single larger record has its own).
+GROUP_BYTES_MAX = 8 << 20
+# How late a passed deadline may be noticed.
+EXPIRY_SECONDS = 0.025
+
+
+class StorageFailed(Exception):  # noqa: N818 - named after what happened; the caller answers 500
+    """The record is not known to be stored."""
+
+
+class DeadlinePassed(Exception):  # noqa: N818 - the caller answers 503
+    """The record was not durable in time. It may be, later."""
+
+
+class Overloaded(Exception):  # noqa: N818 - the caller answers 503
+    """Too much waits for the disk already. The record was not taken."""
+
+
+class Store(Protocol):
+    """Where lines become durable: `writer.Writer` or `writer.StdoutWriter`, on the journal's own thread."""
+
+    opened: bool  # the journal's directory was opened once: ready to serve
+
+    def store(self, lines: Sequence[bytes]) -> int: ...
+    def tick(self) -> float: ...
+    def close(self) -> None: ...
+
+
+class _Entry:
+    """A line that waits; ``line`` becomes None when its deadline has passed, so that nobody writes it any more."""
+
+    __slots__ = ("deadline", "line", "size", "stored")
+
+    def __init__(self, line: bytes, deadline: float, stored: asyncio.Future[None]) -> None:
+        self.line: bytes | None = line
+        self.size = len(line)
+        self.deadline = deadline
+        self.stored = stored
+
+
+class Journal:
+    """Takes lines on the event loop and confirms each when it is stored.
+
+    Open it in the process and on the loop that serves. ``group_stored`` is told, on the loop, how many records a
+    group had.
+    """
+
+    def __init__(self, store: Store, *, group_stored: Callable[[int], None] = lambda _: None) -> None:
+        self.pending_bytes = 0
+        self._store = store
+        self._group_stored = group_stored
+        self._loop = asyncio.get_running_loop()
+        self._gathering: list[_Entry] = []
+        self._waiting: set[_Entry] = set()
+        self._expiry: asyncio.TimerHandle | None = None
+        self._queue: queue.SimpleQueue[list[_Entry] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="audit-journal", daemon=True)
+        self._thread.start()
+
+    def append(self, line: bytes, deadline: float) -> asyncio.Future[None]:
+        """Return a future that is done when ``line`` is stored.
+
+        ``deadline`` is in the clock of `time.monotonic`. The future raises `StorageFailed`, or
+        `DeadlinePassed`; what was still queued then is never written. Raises `Overloaded` at once.
+        """
+        size = len(line)
+        if self.pending_bytes and self.pending_bytes + size > PENDING_BYTES_MAX:
+            raise Overloaded
+        self.pending_bytes += size
+        entry = _Entry(line, deadline, self._loop.create_future())
+        self._waiting.add(entry)
+        if not self._gathering:
+            self._loop.call_soon(self._hand_over)
+        self._gathering.append(entry)
+        if self._expiry is None:
+            self._expiry = self._loop.call_later(EXPIRY_SECONDS, self._expire)
+        return entry.stored
+
+    def stop(self) -> None:
+        """Store what is queued, then close the store; `join` waits for it."""
+        self._hand_over()
+        self._queue.put(None)
+
+    def join(self, seconds: float) -> bool:
+        """Wait until the store is closed, at most ``seconds``; return whether it is. Blocks: not on a busy loop."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    @property
+    def opened(self) -> bool:
+        """Whether the journal's directory could be opened: ready to serve."""
+        return self._store.opened
+
+    # -- on the event loop ------------------------------------------------------------------------------------
+
+    def _hand_over(self) -> None:
+        if self._gathering:
+            self._queue.put(self._gathering)
+            self._gathering = []
+
+    def _finish(self, stored: list[_Entry], failed: list[_Entry]) -> None:
+        for entry in stored:
+            if self._settle(entry):
+                entry.stored.set_result(None)
+        for entry in failed:
+            if self._settle(entry):
+                entry.stored.set_exception(StorageFailed())
+        self._group_stored(len(stored))
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for entry in [entry for entry in self._waiting if entry.deadline <= now]:
+            if self._settle(entry):
+                entry.stored.set_exception(DeadlinePassed())
+        self._expiry = self._loop.call_later(EXPIRY_SECONDS, self._expire) if self._waiting else None
+
+    def _settle(self, entry: _Entry) -> bool:
+        """Let go of the entry; return whether somebody still waits for its future."""
+        if entry.line is None:
+            return False
+        entry.line = None
+        self._waiting.discard(entry)
+        self.pending_bytes -= entry.size
+        return not entry.stored.done()
+
+    # -- on the journal's thread ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        seconds = self._store.tick()
+        closing = False
+        while not closing:
+            groups = self._take(seconds)
+            closing = None in groups
+            try:
+                for group in _bounded(entry for entries in groups if entries for entry in entries):
+                    self._store_group(group)
+                seconds = self._store.tick()
+            except Exception:  # the thread must outlive every surprise, or every answer would be 503 from here on
+                log.exception("journal: the writer thread met an error of its own")
+        self._store.close()
+
+    def _take(self, seconds: float) -> list[list[_Entry] | None]:
+        """Wait for a group, and take all that came meanwhile."""
+        groups = []
+        with contextlib.suppress(queue.Empty):
+            groups.append(self._queue.get(timeout=seconds))
+            while True:
+                groups.append(self._queue.get_nowait())
+        return groups
+
+    def _store_group(self, group: list[_Entry]) -> None:
+        now = time.monotonic()
+        wanted, lines = [], []
+        for entry in group:
+            line = entry.line
+            if line is not None and now < entry.deadline:  # else `_expire` answers, and nothing is written
+                wanted.append(entry)
+                lines.append(line)
+        stored = self._store.store(lines) if lines else 0
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._finish, wanted[:stored], wanted[stored:])
+
+
+def _bounded(entries: Iterable[_Entry]) -> Iterable[list[_Entry]]:
+    """Yield ``entries`` in groups of at most `GROUP_BYTES_MAX` bytes, or of one larger record."""
+    group: list[_Entry] = []
+    size = 0
+    for entry in entries:
+        if group and size + entry.size > GROUP_BYTES_MAX:
+            yield group
+            group, size = [], 0
+        group.append(entry)
+        size += entry.size
+    if group:
+        yield group

@@ -1,0 +1,96 @@
+"""Names on disk, and what is found there: see docs/journal.md for the format."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import NamedTuple
+
+from .files import Files, Found
+
+__all__ = ["LOCK", "ProcessDirectory", "Segment", "directory_name", "is_alive", "scan", "segment_name", "torn_bytes"]
+
+LOCK = "lock"
+HEARTBEAT_SECONDS = 10.0
+# A writer whose heartbeat is older than this is dead, if its lock is free as well.
+STALE_SECONDS = 60.0
+
+_SEGMENT = re.compile(r"audit-([0-9]{20})\.ndjson")
+_DIRECTORY = re.compile(r".+-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
+_READ_BYTES = 1 << 20
+
+
+class Segment(NamedTuple):
+    """One file of the journal. ``modified`` is in seconds since the epoch."""
+
+    path: str
+    number: int
+    bytes: int
+    modified: float
+
+
+class ProcessDirectory(NamedTuple):
+    """What one process start wrote: its segments in order, and the bytes of everything else beside them."""
+
+    path: str
+    segments: list[Segment]
+    other_bytes: int
+
+
+def segment_name(number: int) -> str:
+    """Return the file name of segment ``number``; numbers start at 1."""
+    return f"audit-{number:020d}.ndjson"
+
+
+def directory_name(host: str, started: float, random: str) -> str:
+    """Return the name of a process start's directory: host, start time (UTC), eight random hexadecimal digits.
+
+    Host names repeat (Cloud Run) and are cut at 63 characters (Knative): the rest makes it unique.
+    """
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", host).strip(".-") or "host"
+    return f"{host[:63]}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(started))}-{random}"
+
+
+def scan(files: Files, journal_dir: str) -> list[ProcessDirectory]:
+    """Return every process directory under ``journal_dir``, oldest name last touched first not implied."""
+    directories = [entry for entry in files.entries(journal_dir) if entry.is_directory]
+    return [_scan_one(files, entry) for entry in directories if _DIRECTORY.fullmatch(entry.name)]
+
+
+def is_alive(files: Files, directory: ProcessDirectory, now: float) -> bool:
+    """Return whether the directory's writer lives: it holds its lock, or its heartbeat is fresh."""
+    path = f"{directory.path}/{LOCK}"
+    try:
+        heartbeat = next((entry.modified for entry in files.entries(directory.path) if entry.name == LOCK), None)
+        if heartbeat is None:
+            return False
+        if now - heartbeat < STALE_SECONDS:
+            return True
+        fd = files.lock(path)
+    except FileNotFoundError:
+        return False
+    if fd is None:
+        return True
+    files.close(fd)
+    return False
+
+
+def torn_bytes(files: Files, segment: Segment) -> int:
+    """Return how many bytes follow the last whole line of ``segment``: what a killed writer left."""
+    tail = files.tail(segment.path, _READ_BYTES)
+    return len(tail) - (tail.rfind(b"\n") + 1)
+
+
+def _scan_one(files: Files, directory: Found) -> ProcessDirectory:
+    segments, other_bytes = [], 0
+    try:
+        entries = files.entries(directory.path)
+    except FileNotFoundError:
+        entries = []
+    for entry in entries:
+        if match := _SEGMENT.fullmatch(entry.name):
+            segments.append(Segment(entry.path, int(match[1]), entry.bytes, entry.modified))
+        else:
+            other_bytes += entry.bytes
+    segments.sort(key=lambda segment: segment.number)
+    return ProcessDirectory(directory.path, segments, other_bytes)

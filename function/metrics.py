@@ -1,0 +1,151 @@
+"""Every metric in one file. docs/metrics.md lists them; a test compares.
+
+The first two are the peer's, with the same names and meanings. Losses are counted in records.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from typing import Final
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from .version import VERSION
+
+__all__ = ["REFUSAL_REASONS", "Metrics"]
+
+REFUSAL_REASONS: Final = (
+    "body_timeout", "cluster", "content_type", "deadline", "disconnected", "duplicate", "fields", "head", "internal",
+    "journal",
+    "json", "kind", "method", "overloaded", "path", "too_large", "uid", "utf8",
+)  # fmt: skip
+_REQUEST_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_SYNC_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 10)
+_GROUP_RECORDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """The metrics of one process, in a registry of their own.
+
+    Also the journal's Observer and Usage: what it tells is counted here.
+    """
+
+    def __init__(self) -> None:
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's own gap
+        self.registry = CollectorRegistry()
+        for collector in (
+            prometheus_client.ProcessCollector,
+            prometheus_client.PlatformCollector,
+            prometheus_client.GCCollector,
+        ):
+            collector(registry=self.registry)
+
+        self.valid_requests = Counter(
+            "kube_audit_rest_valid_requests_processed_total",
+            "Valid reviews that were answered 200",
+            registry=self.registry,
+        )
+        self.http_requests = Counter(
+            "kube_audit_rest_http_requests_total", "Requests, but for probes", registry=self.registry
+        )
+        self.request_seconds = self._histogram(
+            "request_duration_seconds", "From the request to the answer, reviews only", _REQUEST_SECONDS
+        )
+        self._refused = self._counter("requests_refused_total", "Requests not answered 200, by reason", "reason")
+        self._degraded = self._counter("degraded_records_total", "Records that hold less than their review", "reason")
+        self._omitted = self._counter("reviews_omitted_total", "Valid reviews answered 200 and not recorded", "reason")
+        self.records = self._counter("records_written_total", "Records written to the journal")
+        self.record_bytes = self._counter("record_bytes_written_total", "Bytes of records written to the journal")
+        self._lost = self._counter("records_lost_total", "Records lost after they were answered 200", "reason")
+        self._failures = self._counter("journal_failures_total", "Journal operations that failed", "reason")
+        self.sync_seconds = self._histogram("fdatasync_duration_seconds", "Time of one fdatasync", _SYNC_SECONDS)
+        self.group_records = self._histogram("group_records", "Records stored together", _GROUP_RECORDS)
+        self.pending_bytes = self._gauge("pending_bytes", "Bytes of records that wait for the disk")
+        self.segments = self._gauge("segments", "Segments in the journal directory")
+        self.journal_bytes = self._gauge("journal_bytes", "Bytes of everything in the journal directory")
+        self.free_bytes = self._gauge("disk_free_bytes", "Free bytes of the journal's volume")
+        self.removed_segments = self._counter("segments_removed_total", "Segments removed by retention")
+        self.torn_bytes = self._counter("torn_bytes_total", "Bytes of unfinished records found at the end of segments")
+        self.last_write = self._gauge("last_write_timestamp_seconds", "When records were last stored, Unix time")
+        self.certificate_expiry = self._gauge("certificate_expiry_timestamp_seconds", "notAfter of our TLS certificate")
+        self.handshake_failures = self._counter("tls_handshake_failures_total", "TLS handshakes that failed")
+        self.connections_cut = self._counter("connections_cut_total", "Connections closed while slow or too many")
+        self._reload_successful = self._gauge(
+            "config_last_reload_successful", "1 while the last reload of this configuration succeeded", "config"
+        )
+        self._gauge("build_info", "Version of this program", "version", "python").labels(
+            version=VERSION, python=platform.python_version()
+        ).set(1)
+
+        for reason in REFUSAL_REASONS:
+            self._refused.labels(reason=reason)
+        for reason in ("too_large", "too_deep", "redaction_failed"):
+            self._degraded.labels(reason=reason)
+        self._omitted.labels(reason="policy")
+        for reason in ("journal", "removed"):
+            self._lost.labels(reason=reason)
+        for reason in ("full", "io"):
+            self._failures.labels(reason=reason)
+
+    def refused(self, reason: str) -> None:
+        """Count a request that was not answered 200."""
+        self._refused.labels(reason=reason if reason in REFUSAL_REASONS else "internal").inc()
+
+    def degraded(self, reason: str) -> None:
+        """Count a record that holds less than its review."""
+        self._degraded.labels(reason=reason).inc()
+
+    def omitted(self, reason: str) -> None:
+        """Count a valid review that is not to be recorded."""
+        self._omitted.labels(reason=reason).inc()
+
+    def reloaded(self, config: str, *, successful: bool) -> None:
+        """Say how the last load of ``config`` (policy, redaction, clusters, certificate) went."""
+        self._reload_successful.labels(config=config).set(successful)
+
+    # -- what the journal tells (journal.writer.Observer, journal.retention.Usage) ----------------------------
+
+    def wrote(self, records: int, size: int) -> None:
+        """Count records stored."""
+        self.records.inc(records)
+        self.record_bytes.inc(size)
+        self.last_write.set(time.time())
+
+    def synced(self, seconds: float) -> None:
+        """Time one fdatasync."""
+        self.sync_seconds.observe(seconds)
+
+    def failed(self, operation: str) -> None:
+        """Count an operation that failed: ``full`` or ``io``."""
+        self._failures.labels(reason=operation).inc()
+
+    def lost(self, reason: str, records: int) -> None:
+        """Count records that were answered 200 and are gone."""
+        self._lost.labels(reason=reason).inc(records)
+
+    def torn(self, size: int) -> None:
+        """Count bytes of unfinished records."""
+        self.torn_bytes.inc(size)
+
+    def measured(self, *, segments: int, journal_bytes: int, free_bytes: int) -> None:
+        """Show what a sweep of the journal directory found."""
+        self.segments.set(segments)
+        self.journal_bytes.set(journal_bytes)
+        self.free_bytes.set(free_bytes)
+
+    def removed(self, segments: int) -> None:
+        """Count segments that retention let go."""
+        self.removed_segments.inc(segments)
+
+    # -- names ------------------------------------------------------------------------------------------------
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"kube_audit_function_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"kube_audit_function_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"kube_audit_function_{name}", text, buckets=buckets, registry=self.registry)

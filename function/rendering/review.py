@@ -1,0 +1,36 @@
+"""The review format: the AdmissionReview on one line, with the peer's ``requestReceivedTimestamp`` (pure)."""
+
+from __future__ import annotations
+
+import functools
+
+import orjson
+
+from ..review import PREFIX, Review
+from .timestamps import nanoseconds
+
+__all__ = ["ReviewFormat"]
+
+
+class ReviewFormat:
+    """A `Format`. Behind ``request``: requestReceivedTimestamp, and cluster, changes, degraded where they apply."""
+
+    def render(
+        self, review: Review, *, level: str, received_ns: int, now_ns: int, cluster: str, changes: bytes | None
+    ) -> bytes:
+        """Return the record; see `Format`. The level shows in what is left of the objects."""
+        del level, now_ns
+        more = _cluster(cluster) if cluster else b""
+        if changes is not None:
+            more += b',"changes":' + changes
+        if review.degraded is not None:
+            more += b',"degraded":' + orjson.dumps(
+                {"reason": review.degraded.reason, "bytes": review.degraded.bytes, "sha256": review.degraded.sha256}
+            )
+        received = nanoseconds(received_ns)
+        return b'%b%b,"requestReceivedTimestamp":"%b"%b}\n' % (PREFIX, review.request_bytes(), received, more)
+
+
+@functools.lru_cache(maxsize=1024)
+def _cluster(name: str) -> bytes:
+    return b',"cluster":' + orjson.dumps(name)

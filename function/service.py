@@ -1,0 +1,162 @@
+"""Wiring for every host: settings in, an ASGI application out that opens itself in the process that serves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import Callable, Mapping
+
+import prometheus_client
+
+from . import clusters, logs
+from .endpoint import Endpoint, Receive, Scope, Send
+from .journal import Journal, Limits, Retention, StdoutWriter, Writer
+from .metrics import Metrics
+from .recorder import Recorder
+from .reloading import Reloader, Watch
+from .rendering.review import ReviewFormat
+from .settings import STDOUT, Settings, SettingsError, load
+from .version import VERSION
+
+__all__ = ["Service", "settings_or_exit"]
+
+log = logging.getLogger("audit")
+
+# With the default of 5 ms the writer thread and the event loop wait for each other's turn at the interpreter lock:
+# half the throughput.
+SWITCH_SECONDS = 0.0005
+CLOSE_SECONDS = 10.0
+
+
+def settings_or_exit(environ: Mapping[str, str]) -> Settings:
+    """Return the settings, or end the process with all that is wrong with them on stderr (exit code 2)."""
+    try:
+        return load(environ)
+    except SettingsError as error:
+        for mistake in error.mistakes:
+            print(f"kube-audit-function: {mistake}", file=sys.stderr)  # noqa: T201 - the log is not set up yet
+        raise SystemExit(2) from None
+
+
+class Service:
+    """The ASGI application of one process.
+
+    Nothing runs before `open`, which needs the running event loop of the process that serves; a call opens it by
+    itself, for hosts that tell nothing (functions-framework forks after importing).
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.endpoint: Endpoint | None = None
+        self._journal: Journal | None = None
+        self._stops: list[Callable[[], None]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI 3)."""
+        endpoint = self.endpoint or self.open()
+        await endpoint(scope, receive, send)
+
+    def open(self) -> Endpoint:
+        """Start the journal, the metrics port and the reloads. Call it on the event loop that serves."""
+        logs.configure(self.settings.log_level)
+        sys.setswitchinterval(SWITCH_SECONDS)
+        self._journal = self._open_journal()
+        self.endpoint = Endpoint(
+            Recorder(ReviewFormat()),
+            self._journal,
+            self.metrics,
+            body_bytes_max=self.settings.recording.body_bytes_max,
+            cluster_name=self.settings.recording.cluster_name,
+        )
+        self._start_reloading(self.endpoint)
+        self._start_metrics()
+        log.info(self._banner())
+        return self.endpoint
+
+    async def close(self) -> None:
+        """Store what is queued, close the segment, stop what was started. Bounded in time."""
+        await asyncio.to_thread(self.close_now)
+
+    def close_now(self) -> None:
+        """Do the same, blocking: for hosts that stop without an event loop."""
+        if self._journal is not None:
+            self._journal.stop()
+            if not self._journal.join(CLOSE_SECONDS):
+                log.error("the journal did not close in %g s", CLOSE_SECONDS, extra={"hint": "the volume hangs"})
+        for stop in self._stops:
+            stop()
+        self._stops.clear()
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether reviews may come, and why not. Before `open` they may: the first one opens."""
+        if self.endpoint is None:
+            return True, "opens with the first review"
+        return self.endpoint.ready()
+
+    def drain(self) -> None:
+        """Be not ready, and close connections with the next answer."""
+        if self.endpoint is not None:
+            self.endpoint.draining = True
+
+    # -- steps ------------------------------------------------------------------------------------------------
+
+    def _open_journal(self) -> Journal:
+        journal = self._new_journal()
+        self.metrics.pending_bytes.set_function(lambda: journal.pending_bytes)
+        return journal
+
+    def _new_journal(self) -> Journal:
+        settings = self.settings.journal
+        group_stored = self.metrics.group_records.observe
+        if settings.dir == STDOUT:
+            return Journal(StdoutWriter(self.metrics), group_stored=group_stored)
+        limits = Limits(settings.segment_bytes_max, settings.segment_age_max, settings.bytes_max, settings.age_max)
+        writer = Writer(
+            settings.dir,
+            host=socket.gethostname(),
+            limits=limits,
+            every_second=settings.fsync == "everysec",
+            observer=self.metrics,
+            on_cut=lambda: retention.wake(),  # noqa: PLW0108 - retention is made below
+        )
+        retention = Retention(settings.dir, limits, self.metrics, own_directory=lambda: writer.directory)
+        retention.start()
+        self._stops.append(retention.stop)
+        return Journal(writer, group_stored=group_stored)
+
+    def _start_reloading(self, endpoint: Endpoint) -> None:
+        watches = []
+        if directory := self.settings.recording.clusters_dir:
+
+            def load_clusters() -> None:
+                endpoint.clusters = clusters.load(directory)
+
+            load_clusters()
+            watches.append(Watch("clusters", (directory,), load_clusters))
+        reloader = Reloader(watches, lambda config, successful: self.metrics.reloaded(config, successful=successful))
+        reloader.start()
+        self._stops.append(reloader.stop)
+
+    def _start_metrics(self) -> None:
+        port = self.settings.serving.metrics_port
+        if not port:
+            return
+        address = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
+        try:
+            server, _ = prometheus_client.start_http_server(port, address, registry=self.metrics.registry)
+        except OSError as error:
+            # Recording goes first: a review must not fail because a port is taken.
+            hint = "set AUDIT_METRICS_PORT to a free port, or to 0"
+            log.error("no metrics: port %d: %s", port, error.strerror, extra={"hint": hint})
+            return
+        self._stops.append(server.server_close)
+
+    def _banner(self) -> str:
+        journal, recording = self.settings.journal, self.settings.recording
+        where = "stdout (NOT durable)" if journal.dir == STDOUT else f"{journal.dir} (fsync {journal.fsync})"
+        who = f"the clusters in {recording.clusters_dir}" if recording.clusters_dir else recording.cluster_name
+        of_whom = f" of {who}" if who else ""
+        return f"kube-audit-function {VERSION}: recording reviews{of_whom} to {where}, format {recording.format}"

@@ -1,0 +1,299 @@
+"""The environment to frozen dataclasses; every mistake reported at once, each with its hint.
+
+`SETTINGS` is the promise: names, defaults and meanings. README's table is checked against it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from .quantities import parse_bytes, parse_seconds
+
+__all__ = ["SETTINGS", "Mistake", "Setting", "Settings", "SettingsError", "load"]
+
+STDOUT = "-"
+BODY_BYTES_HARD_MAX = 128 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Where and how to listen."""
+
+    port: int
+    metrics_port: int  # 0: no metrics port
+    tls_cert_file: str  # empty: plain HTTP, TLS is the ingress's
+    tls_key_file: str
+    drain_seconds: float  # how long to go on serving after SIGTERM: endpoints propagate slowly
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What becomes of a review."""
+
+    format: str  # review | event
+    body_bytes_max: int  # beyond: a degraded record
+    cluster_name: str  # empty: records name no cluster
+    clusters_dir: str  # empty: one cluster, no tokens
+    policy_file: str  # empty: the built-in default
+    redaction_file: str  # empty: the built-in rules
+    redaction_key_file: str  # empty: no digests
+    changes: str  # 0 | 1 | only
+    event_status: str  # none | inferred
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Where records go, and how long they stay. Sizes in bytes, ages in seconds, 0 is no bound."""
+
+    dir: str  # "-": stdout, not durable
+    fsync: str  # always | everysec
+    segment_bytes_max: int
+    segment_age_max: float
+    bytes_max: int
+    age_max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the environment says."""
+
+    serving: Serving
+    recording: Recording
+    journal: Journal
+    log_level: str
+
+
+class Mistake(NamedTuple):
+    """One thing wrong with the environment. ``value`` is empty where it could be a secret."""
+
+    name: str
+    value: str
+    problem: str
+    hint: str
+
+    def __str__(self) -> str:
+        shown = f"={self.value!r}" if self.value else ""
+        return f"{self.name}{shown}: {self.problem} (hint: {self.hint})"
+
+
+class SettingsError(ValueError):
+    """The environment cannot be used; ``mistakes`` says all that is wrong with it."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        super().__init__("\n".join(map(str, mistakes)))
+        self.mistakes = mistakes
+
+
+class Setting(NamedTuple):
+    """One environment variable. ``parse`` raises `ValueError` with the problem; ``hint`` is the next step."""
+
+    name: str
+    default: str
+    meaning: str
+    parse: Callable[[str], Any]
+    hint: str
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Return the settings in ``environ``. An empty value counts as unset. Raises `SettingsError`."""
+    mistakes = [_unknown(name) for name in environ if name.startswith("AUDIT_") and not _is_known(name, environ[name])]
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        text = environ.get(setting.name, "") or setting.default
+        try:
+            values[setting.name] = setting.parse(text)
+        except ValueError as error:
+            values[setting.name] = setting.parse(setting.default)
+            mistakes.append(Mistake(setting.name, text, str(error), setting.hint))
+    mistakes += _contradictions(values)
+    if mistakes:
+        raise SettingsError(mistakes)
+    return _settings(values)
+
+
+def _settings(values: Mapping[str, Any]) -> Settings:
+    return Settings(
+        serving=Serving(
+            port=values["PORT"],
+            metrics_port=values["AUDIT_METRICS_PORT"],
+            tls_cert_file=values["AUDIT_TLS_CERT_FILE"],
+            tls_key_file=values["AUDIT_TLS_KEY_FILE"],
+            drain_seconds=values["AUDIT_DRAIN_SECONDS"],
+        ),
+        recording=Recording(
+            format=values["AUDIT_FORMAT"],
+            body_bytes_max=values["AUDIT_BODY_BYTES_MAX"],
+            cluster_name=values["AUDIT_CLUSTER_NAME"],
+            clusters_dir=values["AUDIT_CLUSTERS_DIR"],
+            policy_file=values["AUDIT_POLICY_FILE"],
+            redaction_file=values["AUDIT_REDACTION_FILE"],
+            redaction_key_file=values["AUDIT_REDACTION_KEY_FILE"],
+            changes=values["AUDIT_CHANGES"],
+            event_status=values["AUDIT_EVENT_STATUS"],
+        ),
+        journal=Journal(
+            dir=values["AUDIT_JOURNAL_DIR"],
+            fsync=values["AUDIT_FSYNC"],
+            segment_bytes_max=values["AUDIT_SEGMENT_BYTES_MAX"],
+            segment_age_max=values["AUDIT_SEGMENT_AGE_MAX"],
+            bytes_max=values["AUDIT_JOURNAL_BYTES_MAX"],
+            age_max=values["AUDIT_JOURNAL_AGE_MAX"],
+        ),
+        log_level=values["AUDIT_LOG_LEVEL"],
+    )
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[Mistake]:
+    """Return the mistakes that only show when two settings are read together."""
+    found = []
+    if bool(values["AUDIT_TLS_CERT_FILE"]) != bool(values["AUDIT_TLS_KEY_FILE"]):
+        name = "AUDIT_TLS_KEY_FILE" if values["AUDIT_TLS_CERT_FILE"] else "AUDIT_TLS_CERT_FILE"
+        found.append(Mistake(name, "", "TLS needs both the certificate and its key", f"set {name} as well, or neither"))
+    if values["AUDIT_CLUSTER_NAME"] and values["AUDIT_CLUSTERS_DIR"]:
+        hint = "unset AUDIT_CLUSTER_NAME: with AUDIT_CLUSTERS_DIR the path of each review names its cluster"
+        found.append(
+            Mistake("AUDIT_CLUSTER_NAME", values["AUDIT_CLUSTER_NAME"], "contradicts AUDIT_CLUSTERS_DIR", hint)
+        )
+    if values["PORT"] == values["AUDIT_METRICS_PORT"]:
+        hint = "give the metrics another port, or 0 for none"
+        found.append(Mistake("AUDIT_METRICS_PORT", str(values["PORT"]), "is also PORT", hint))
+    return found
+
+
+# A Service called audit… in our namespace makes the kubelet set these (enableServiceLinks).
+_SERVICE_LINK = re.compile(
+    r"AUDIT_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+
+
+def _is_known(name: str, value: str) -> bool:
+    if name in _NAMES:
+        return True
+    return bool(_SERVICE_LINK.fullmatch(name)) and (not name.endswith("_PORT") or "://" in value or value.isdigit())
+
+
+def _unknown(name: str) -> Mistake:
+    near = difflib.get_close_matches(name, _NAMES, n=1, cutoff=0.0)
+    return Mistake(
+        name, "", "there is no such setting", f"did you mean {near[0]}? `python -m function settings` lists all"
+    )
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"not one of {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def _number(low: float, high: float) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,9}", text):
+            raise ValueError("not a whole number")
+        if not low <= int(text) <= high:
+            raise ValueError(f"not between {low} and {high}")
+        return int(text)
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    """Accept a bare number as well: the setting's own name says the unit."""
+    seconds = float(text) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text) else parse_seconds(text)
+    if seconds > 3600:
+        raise ValueError("longer than 1h")
+    return seconds
+
+
+def _age(text: str) -> float:
+    return 0.0 if text in ("", "none") else parse_seconds(text, days=True)
+
+
+def _size(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        size = parse_bytes(text)
+        if not low <= size <= high:
+            raise ValueError(f"not between {low} and {high} bytes")
+        return size
+
+    return parse
+
+
+def _bound(text: str) -> int:
+    return 0 if text in ("", "none") else parse_bytes(text)
+
+
+def _cluster(text: str) -> str:
+    if text and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", text):
+        raise ValueError("not a name of letters, digits, '-', '_' and '.'")
+    return text
+
+
+def _readable_file(text: str) -> str:
+    if text and not os.path.isfile(text):
+        raise ValueError("no such file")
+    return text
+
+
+def _readable_directory(text: str) -> str:
+    if text and not os.path.isdir(text):
+        raise ValueError("no such directory")
+    return text
+
+
+_SIZE_HINT = "write a size such as 100MiB, 1GiB or 1048576"
+_AGE_HINT = "write a duration such as 90s, 1h or 30d"
+_FILE_HINT = "mount the file, or unset the variable"
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("PORT", "8080", "the platform's port", _number(1, 65535), "Knative and Cloud Run set it themselves"),
+    Setting("AUDIT_JOURNAL_DIR", "./journal", "where segments go; `-` is stdout (not durable)", str,
+            "name a directory"),
+    Setting("AUDIT_FORMAT", "review", "record format: `review` (the AdmissionReview) or `event` (audit.k8s.io/v1)",
+            _one_of("review", "event"), "docs/events.md compares the two"),
+    Setting("AUDIT_FSYNC", "always", "when records reach the disk: `always` (before the answer) or `everysec`",
+            _one_of("always", "everysec"), "docs/operations.md says what each can lose"),
+    Setting("AUDIT_SEGMENT_BYTES_MAX", "100MiB", "a segment is cut before it grows beyond this (at most a quarter of "
+            "AUDIT_JOURNAL_BYTES_MAX)", _size(1024, 1 << 50), _SIZE_HINT),
+    Setting("AUDIT_SEGMENT_AGE_MAX", "1h", "a segment is cut when it is older than this; `0` is never", _age,
+            _AGE_HINT),
+    Setting("AUDIT_JOURNAL_BYTES_MAX", "1GiB", "how much of the journal is kept, oldest segments go first; `0` is "
+            "everything", _bound, _SIZE_HINT),
+    Setting("AUDIT_JOURNAL_AGE_MAX", "none", "how long segments are kept; `none` is forever", _age, _AGE_HINT),
+    Setting("AUDIT_BODY_BYTES_MAX", "32MiB", "largest review recorded whole; a larger one becomes a degraded record",
+            _size(1024, BODY_BYTES_HARD_MAX), _SIZE_HINT),
+    Setting("AUDIT_CLUSTER_NAME", "", "this cluster's name, in every record", _cluster,
+            "use the name your cloud knows the cluster by"),
+    Setting("AUDIT_CLUSTERS_DIR", "", "serve many clusters: a mounted Secret, file name = cluster, content = its "
+            "tokens; reloaded", _readable_directory, "mount the Secret there, or unset the variable"),
+    Setting("AUDIT_POLICY_FILE", "", "an audit.k8s.io/v1 Policy; reloaded when it changes; built in: everything "
+            "at Request",
+            _readable_file, _FILE_HINT),
+    Setting("AUDIT_REDACTION_FILE", "", "redaction rules beyond the built-in ones; reloaded when it changes",
+            _readable_file, _FILE_HINT),
+    Setting("AUDIT_REDACTION_KEY_FILE", "", "a file with a key (16 bytes or more): redacted values become keyed "
+            "digests",
+            _readable_file, _FILE_HINT),
+    Setting("AUDIT_CHANGES", "0", "`1` adds what an update changed (JSON Patch); `only` also leaves oldObject out",
+            _one_of("0", "1", "only"), "docs/events.md has examples"),
+    Setting("AUDIT_EVENT_STATUS", "none", "`inferred` adds a responseStatus to events, marked as inferred (for Falco)",
+            _one_of("none", "inferred"), "docs/events.md says what is inferred"),
+    Setting("AUDIT_DRAIN_SECONDS", "5", "how long to go on serving after SIGTERM", _seconds,
+            "write seconds, such as 5"),
+    Setting("AUDIT_METRICS_PORT", "55555", "Prometheus metrics; `0` is off", _number(0, 65535),
+            "use a free port, or 0"),
+    Setting("AUDIT_TLS_CERT_FILE", "", "serve TLS with this certificate chain; renewed files are picked up",
+            _readable_file, _FILE_HINT),
+    Setting("AUDIT_TLS_KEY_FILE", "", "the certificate's key", _readable_file, _FILE_HINT),
+    Setting("AUDIT_LOG_LEVEL", "info", "our own log on stderr: debug, info, warning or error",
+            _one_of("debug", "info", "warning", "error"), "use info"),
+)  # fmt: skip
+
+_NAMES = [setting.name for setting in SETTINGS]

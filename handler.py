@@ -1,0 +1,26 @@
+"""The functions-framework target: `functions-framework --target=handle --source=handler.py`."""
+
+import os
+
+import functions_framework.aio
+import gunicorn.config
+from starlette.requests import Request
+
+from function.service import Service, settings_or_exit
+
+if int(os.environ.get("WORKERS") or 1) > 1:
+    raise SystemExit("kube-audit-function: WORKERS must be 1 (hint: add replicas; each process has its own journal)")
+
+# functions-framework leaves gunicorn's keep-alive at 2 s and has no option for it: the callers' idle connections
+# would be closed under their next review.
+gunicorn.config.Keepalive.default = 150
+
+# Settings are checked before the server forks, so that a mistake ends the start. Nothing runs before the first call.
+_service = Service(settings_or_exit(os.environ))
+
+
+@functions_framework.aio.http  # type: ignore[arg-type]  # any ASGI callable is a response to the framework
+async def handle(request: Request) -> Service:
+    """Return the ASGI application: the framework awaits it as it would a response."""
+    del request
+    return _service
