@@ -1,0 +1,332 @@
+"""A policy file's text to a `Policy`, with all of its mistakes at once.
+
+Follows the API server (``k8s.io/apiserver`` pkg/audit/policy/reader.go and pkg/apis/audit/validation): a value of the
+wrong type is refused, a field that it does not know or that appears twice is a warning, and a message starts with the
+path of its field, spelled as the API server spells it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any, TypeVar
+
+import yaml
+
+from .rules import GroupResources, Level, Policy, Rule, Stage
+
+API_VERSION = "audit.k8s.io/v1"
+KIND = "Policy"
+
+GROUP_LENGTH_MAX = 253
+_GROUP = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+
+# The API server shows the offending value; a file that is no policy at all must not fill a log with itself.
+SHOWN_LENGTH_MAX = 100
+
+T = TypeVar("T")
+
+
+class PolicyError(ValueError):
+    """The file is no policy that the API server would load.
+
+    ``mistakes`` has one sentence for each, path first, and ``warnings`` what else was seen on the way.
+    """
+
+    def __init__(self, mistakes: Iterable[str], warnings: Iterable[str] = ()) -> None:
+        self.mistakes = list(mistakes)
+        self.warnings = list(warnings)
+        super().__init__("; ".join(self.mistakes))
+
+
+def load(text: str | bytes) -> Policy:
+    """Return the policy of a file's content, YAML or JSON. Raises `PolicyError` with every mistake in it."""
+    document = _Document()
+    policy = document.policy(_parsed(text, document.warnings))
+    if document.mistakes:
+        raise PolicyError(document.mistakes, document.warnings)
+    return policy
+
+
+@cache
+def default() -> Policy:
+    """Return the built-in policy."""
+    return load(default_text())
+
+
+def default_text() -> str:
+    """Return the built-in policy's file, comments included."""
+    return files(__package__).joinpath("default.yaml").read_text(encoding="utf-8")
+
+
+@dataclass(slots=True)
+class _Document:
+    """One pass over a parsed file: builds the policy, and collects what is wrong with it on the way."""
+
+    mistakes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def policy(self, tree: object) -> Policy:
+        fields = self._fields(tree, "", _POLICY_FIELDS)
+        if self.mistakes:
+            return Policy(())  # not a mapping: what it lacks besides is no news
+        self._check_type(fields)
+        stages = self._stages(fields.get("omitStages"), "omitStages")
+        omit = self._boolean(fields.get("omitManagedFields"), "omitManagedFields") or False
+        self._fields(fields.get("metadata"), "metadata", None)
+        rules = tuple(
+            self._rule(rule, f"rules[{index}]", stages, omit)
+            for index, rule in enumerate(self._list(fields.get("rules"), "rules"))
+        )
+        if not fields.get("rules"):
+            self._wrong("rules", "Required value: a policy without a rule records nothing")
+        return Policy(rules, tuple(self.warnings))
+
+    def _check_type(self, fields: dict[str, Any]) -> None:
+        for name, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
+            value = self._string(fields.get(name), name)
+            if value == "" and name == "kind":
+                self.warnings.append(f"kind: missing, taken as {KIND}")
+            elif value == "":
+                self._wrong(name, f"Required value: {expected}")
+            elif value is not None and value != expected:
+                self._wrong(name, f"Unsupported value: {_shown(value)}: supported values: {_shown(expected)}")
+
+    def _rule(self, tree: object, path: str, stages: frozenset[Stage], omit: bool) -> Rule:
+        fields = self._fields(tree, path, _RULE_FIELDS)
+        level = self._level(fields.get("level"), f"{path}.level")
+        urls = self._urls(fields.get("nonResourceURLs"), f"{path}.nonResourceURLs")
+        resources = tuple(
+            self._group_resources(entry, f"{path}.resources", index)
+            for index, entry in enumerate(self._list(fields.get("resources"), f"{path}.resources"))
+        )
+        own_stages = self._stages(fields.get("omitStages"), f"{path}.omitStages")
+        own_omit = self._boolean(fields.get("omitManagedFields"), f"{path}.omitManagedFields")
+        users, groups, verbs, namespaces = (
+            frozenset(self._strings(fields.get(name), f"{path}.{name}"))
+            for name in ("users", "userGroups", "verbs", "namespaces")
+        )
+        if urls and (resources or namespaces):
+            self._wrong(
+                f"{path}.nonResourceURLs",
+                f"Invalid value: {_shown(urls)}: a rule is about resources (and namespaces) or about URLs, not both",
+            )
+        return Rule(
+            level=level or Level.NONE,
+            users=users,
+            user_groups=groups,
+            verbs=verbs,
+            namespaces=namespaces,
+            resources=resources,
+            non_resource_urls=frozenset(urls),
+            omit_stages=stages | own_stages,
+            omit_managed_fields=omit if own_omit is None else own_omit,
+        )
+
+    def _level(self, value: object, path: str) -> Level | None:
+        text = self._string(value, path)
+        if text == "":
+            self._wrong(path, f"Required value: one of {_choices(Level)}")
+        elif text is not None and text not in _values(Level):
+            self._wrong(path, f"Unsupported value: {_shown(text)}: supported values: {_choices(Level)}")
+        elif text:
+            return Level(text)
+        return None
+
+    def _stages(self, value: object, path: str) -> frozenset[Stage]:
+        texts = self._strings(value, path)
+        for index, text in enumerate(texts):
+            if text not in _values(Stage):
+                self._wrong(f"{path}[{index}]", f"Invalid value: {_shown(text)}: the stages are {_choices(Stage)}")
+        return frozenset(Stage(text) for text in texts if text in _values(Stage))
+
+    def _urls(self, value: object, path: str) -> list[str]:
+        urls = self._strings(value, path)
+        for index, url in enumerate(urls):
+            if url == "*":
+                continue
+            if not url.startswith("/"):
+                self._wrong(f"{path}[{index}]", f"Invalid value: {_shown(url)}: a URL's path starts with /")
+            if "*" in url[:-1]:
+                self._wrong(f"{path}[{index}]", f"Invalid value: {_shown(url)}: * is only allowed at the end")
+        return urls
+
+    def _group_resources(self, tree: object, path: str, index: int) -> GroupResources:
+        at = f"{path}[{index}]"
+        fields = self._fields(tree, at, _GROUP_RESOURCES_FIELDS)
+        group = self._string(fields.get("group"), f"{at}.group")
+        resources = self._strings(fields.get("resources"), f"{at}.resources")
+        names = self._strings(fields.get("resourceNames"), f"{at}.resourceNames")
+        # The API server leaves the index out of these two paths; whoever compares messages finds the same.
+        if group and group != "*" and not _is_dns_subdomain(group):
+            self._wrong(
+                f"{path}.group",
+                f"Invalid value: {_shown(group)}: an API group is a lower case DNS name, without a version",
+            )
+        if names and not fields.get("resources"):
+            self._wrong(
+                f"{path}.resourceNames",
+                f"Invalid value: {_shown(names)}: names need at least one entry in resources beside them",
+            )
+        return GroupResources(group or "", frozenset(resources), frozenset(names))
+
+    # Go's decoding of one value: null is the zero value, another type is a mistake.
+
+    def _fields(self, value: object, path: str, known: frozenset[str] | None) -> dict[str, Any]:
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            self._type(path, "a mapping", value)
+            return {}
+        for name in value:
+            if known is not None and name not in known:
+                at = f"{path}.{name}" if path else str(name)
+                self.warnings.append(f"{at[:SHOWN_LENGTH_MAX]}: unknown field, ignored")
+        return value
+
+    def _list(self, value: object, path: str) -> list[Any]:
+        if value is None:
+            return []
+        if isinstance(value, list):
+            return value
+        self._type(path, "a list", value)
+        return []
+
+    def _strings(self, value: object, path: str) -> list[str]:
+        entries = self._list(value, path)
+        texts = [self._string(entry, f"{path}[{index}]") for index, entry in enumerate(entries)]
+        return [text for text in texts if text is not None]
+
+    def _string(self, value: object, path: str) -> str | None:
+        """Return the string, empty for null, None for a mistake (so that one mistake is told once)."""
+        if value is None:
+            return ""
+        if isinstance(value, str):
+            return value
+        self._type(path, "a string", value)
+        return None
+
+    def _boolean(self, value: object, path: str) -> bool | None:
+        if value is None or isinstance(value, bool):
+            return value
+        self._type(path, "true or false", value)
+        return None
+
+    def _type(self, path: str, expected: str, value: object) -> None:
+        # A file that is no mapping may be anything, a mounted secret by mistake: it is not shown.
+        shown = f"{_shown(value)}: " if path else ""
+        self._wrong(path or "file", f"Invalid value: {shown}must be {expected}")
+
+    def _wrong(self, path: str, message: str) -> None:
+        self.mistakes.append(f"{path}: {message}")
+
+
+_POLICY_FIELDS = frozenset({"apiVersion", "kind", "metadata", "rules", "omitStages", "omitManagedFields"})
+_RULE_FIELDS = frozenset(
+    {
+        "level",
+        "users",
+        "userGroups",
+        "verbs",
+        "resources",
+        "namespaces",
+        "nonResourceURLs",
+        "omitStages",
+        "omitManagedFields",
+    }
+)
+_GROUP_RESOURCES_FIELDS = frozenset({"group", "resources", "resourceNames"})
+
+
+def _parsed(text: str | bytes, warnings: list[str]) -> object:
+    try:
+        if isinstance(text, bytes):
+            text = text.decode()
+        parse: Callable[[str, list[str]], object] = _parsed_json if text.lstrip().startswith("{") else _parsed_yaml
+        return parse(text, warnings)
+    except RecursionError:
+        raise PolicyError(["file: nested too deeply for a policy"]) from None
+    except UnicodeDecodeError as error:
+        raise PolicyError([f"file: not UTF-8 (byte {error.start})"]) from None
+    except json.JSONDecodeError as error:
+        raise PolicyError([f"file: not JSON, line {error.lineno}, column {error.colno}: {error.msg}"]) from None
+    except yaml.YAMLError as error:
+        raise PolicyError([f"file: not YAML{_place(error)}"]) from None
+    except ValueError as error:  # what looks like a number and is none, such as 0b
+        raise PolicyError([f"file: not YAML: {error}"]) from None
+
+
+def _parsed_json(text: str, warnings: list[str]) -> object:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            names = [name for name, _ in pairs]
+            _warn_of_twice((name for name in fields if names.count(name) > 1), warnings)
+        return fields
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
+def _parsed_yaml(text: str, warnings: list[str]) -> object:
+    loader = _Loader(text)
+    tree = loader.get_data()
+    _warn_of_twice(loader.twice, warnings)
+    if not loader.check_event(yaml.StreamEndEvent):
+        warnings.append("file: only the first YAML document is read")
+    return tree
+
+
+def _warn_of_twice(names: Iterable[str], warnings: list[str]) -> None:
+    warnings.extend(f"{name[:SHOWN_LENGTH_MAX]}: appears twice in one mapping, the last one counts" for name in names)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as the API server reads it: dates are strings, and of a key that is there twice the last one counts."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.twice: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        self.twice.extend(name for name in dict.fromkeys(names) if names.count(name) > 1)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _place(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None)
+    place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{place}: {problem}" if problem else place
+
+
+def _is_dns_subdomain(text: str) -> bool:
+    return len(text) <= GROUP_LENGTH_MAX and _GROUP.fullmatch(text) is not None
+
+
+def _values(choices: type[Level | Stage]) -> list[str]:
+    return [choice.value for choice in choices]
+
+
+def _choices(choices: type[Level | Stage]) -> str:
+    return ", ".join(_values(choices))
+
+
+def _shown(value: object) -> str:
+    """Return a value as a person wrote it, bounded."""
+    text = json.dumps(value, ensure_ascii=False, default=str) if not _nested(value) else f"a {type(value).__name__}"
+    return text if len(text) <= SHOWN_LENGTH_MAX else text[:SHOWN_LENGTH_MAX] + "…"
+
+
+def _nested(value: object) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and not all(isinstance(entry, str) for entry in value))
