@@ -14,7 +14,7 @@ from typing import Protocol
 
 from .files import Files
 from .rotation import Limits, to_remove
-from .segments import LOCK, ProcessDirectory, Segment, is_alive, scan, torn_bytes
+from .segments import LOCK, ProcessDirectory, Segment, foreign_bytes, is_alive, scan, torn_bytes
 
 __all__ = ["Retention", "Usage"]
 
@@ -74,7 +74,7 @@ class Retention:
         for directory in found:
             closed += self._closed_segments(directory, now)
         total = sum(sum(s.bytes for s in directory.segments) + directory.other_bytes for directory in found)
-        total += sum(entry.bytes for entry in self._files.entries(self._journal_dir) if not entry.is_directory)
+        total += foreign_bytes(self._files, self._journal_dir)
         removed = [s for s in to_remove(closed, total=total, now=now, limits=self._limits) if self._remove(s)]
         self._usage.measured(
             segments=sum(len(directory.segments) for directory in found) - len(removed),

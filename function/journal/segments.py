@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from typing import NamedTuple
 
 from .files import Files, Found
 
-__all__ = ["LOCK", "ProcessDirectory", "Segment", "directory_name", "is_alive", "scan", "segment_name", "torn_bytes"]
+__all__ = [
+    "LOCK",
+    "ProcessDirectory",
+    "Segment",
+    "directory_name",
+    "foreign_bytes",
+    "is_alive",
+    "scan",
+    "segment_name",
+    "torn_bytes",
+]
 
 LOCK = "lock"
 HEARTBEAT_SECONDS = 10.0
@@ -52,9 +63,21 @@ def directory_name(host: str, started: float, random: str) -> str:
 
 
 def scan(files: Files, journal_dir: str) -> list[ProcessDirectory]:
-    """Return every process directory under ``journal_dir``, oldest name last touched first not implied."""
+    """Return every process directory under ``journal_dir``, in no particular order."""
     directories = [entry for entry in files.entries(journal_dir) if entry.is_directory]
     return [_scan_one(files, entry) for entry in directories if _DIRECTORY.fullmatch(entry.name)]
+
+
+def foreign_bytes(files: Files, path: str) -> int:
+    """Return the bytes of all that is under ``path`` but in no process directory: it counts, and it is not touched."""
+    total = 0
+    with contextlib.suppress(FileNotFoundError):
+        for entry in files.entries(path):
+            if not entry.is_directory:
+                total += entry.bytes
+            elif not _DIRECTORY.fullmatch(entry.name):
+                total += foreign_bytes(files, entry.path)
+    return total
 
 
 def is_alive(files: Files, directory: ProcessDirectory, now: float) -> bool:
@@ -91,6 +114,6 @@ def _scan_one(files: Files, directory: Found) -> ProcessDirectory:
         if match := _SEGMENT.fullmatch(entry.name):
             segments.append(Segment(entry.path, int(match[1]), entry.bytes, entry.modified))
         else:
-            other_bytes += entry.bytes
+            other_bytes += foreign_bytes(files, entry.path) if entry.is_directory else entry.bytes
     segments.sort(key=lambda segment: segment.number)
     return ProcessDirectory(directory.path, segments, other_bytes)

@@ -295,10 +295,18 @@ class Writer:
         self._files.make_directories(self._journal_dir)
         path = f"{self._journal_dir}/{directory_name(self._host, time.time(), self._random())}"
         self._files.make_directory(path)
+        try:
+            self._lock_fd = self._files.lock(f"{path}/{LOCK}", create=True)
+            self._files.sync_directory(self._journal_dir)
+        except OSError:
+            self._leave_directory()
+            with contextlib.suppress(OSError):  # or each try on a full disk would leave a directory behind
+                self._files.remove(f"{path}/{LOCK}")
+            with contextlib.suppress(OSError):
+                self._files.remove_directory(path)
+            raise
         self._number = 0
-        self._lock_fd = self._files.lock(f"{path}/{LOCK}", create=True)
         self._heartbeat = time.monotonic()
-        self._files.sync_directory(self._journal_dir)
         self.directory = path
 
     def _leave_directory(self) -> None:
