@@ -1,0 +1,117 @@
+"""What an update changed: the JSON Patch (RFC 6902) from one object to the next. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+__all__ = ["changes"]
+
+# What the API server counts and keeps by itself. managedFields and resourceVersion change with every write;
+# generation only with a change of the object itself, which the patch shows anyhow.
+NOISE = ("managedFields", "resourceVersion", "generation")
+
+# Each level is read once more for every level around it. Deeper than this, a value is replaced as a whole.
+DEPTH_MAX = 64
+
+
+def changes(old: bytes | Raw, new: bytes | Raw) -> bytes:
+    """Return the JSON Patch that makes ``new`` of ``old``, both JSON, but for the `NOISE` in their metadata.
+
+    Operations are add, remove and replace, in an order in which they can be applied one by one; ``[]`` means that
+    nothing but noise has changed. Values keep their bytes, and numbers are compared as they are spelled (1 is not
+    1.0), strings by what they say. Lists are compared index by index between their common start and end.
+    Where the operations inside a value would be longer than its replacement, it is replaced: the patch is never
+    much longer than ``new``. A patch that replaces ``metadata`` or everything has no noise in it.
+
+    Raises `msgspec.DecodeError` for what is not JSON.
+    """
+    try:
+        before, after = _without_noise(Raw(old)), _without_noise(Raw(new))
+        return b"[%b]" % b",".join(_compared(before, after, "", 0))
+    except RecursionError:
+        return b"[%b]" % _replace("", Raw(new))
+
+
+_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_elements = msgspec.json.Decoder(list[Raw]).decode
+_string = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.encode
+
+
+def _without_noise(value: Raw) -> Raw:
+    if not _is_a(b"{", value):
+        return value
+    fields = _fields(value)
+    metadata = fields.get("metadata")
+    if metadata is None or not _is_a(b"{", metadata):
+        return value
+    kept = {name: field for name, field in _fields(metadata).items() if name not in NOISE}
+    fields["metadata"] = Raw(_encode(kept))
+    return Raw(_encode(fields))
+
+
+def _compared(old: Raw, new: Raw, path: str, depth: int) -> list[bytes]:
+    """Return the operations for one value at ``path``, a JSON Pointer (RFC 6901)."""
+    if old == new:
+        return []
+    if _is_a(b'"', old) and _is_a(b'"', new) and _string(old) == _string(new):
+        return []
+    whole = _replace(path, new)
+    if depth >= DEPTH_MAX:
+        return [whole]
+    if _is_a(b"{", old) and _is_a(b"{", new):
+        operations = _compared_objects(_fields(old), _fields(new), path, depth)
+    elif _is_a(b"[", old) and _is_a(b"[", new):
+        operations = _compared_lists(_elements(old), _elements(new), path, depth)
+    else:
+        return [whole]
+    return operations if sum(map(len, operations)) + len(operations) <= len(whole) + 1 else [whole]
+
+
+def _compared_objects(old: dict[str, Raw], new: dict[str, Raw], path: str, depth: int) -> list[bytes]:
+    operations = [_remove(_below(path, name)) for name in old if name not in new]
+    for name, value in new.items():
+        if name in old:
+            operations += _compared(old[name], value, _below(path, name), depth + 1)
+        else:
+            operations.append(_add(_below(path, name), value))
+    return operations
+
+
+def _compared_lists(old: list[Raw], new: list[Raw], path: str, depth: int) -> list[bytes]:
+    shorter = min(len(old), len(new))
+    start = 0
+    while start < shorter and old[start] == new[start]:
+        start += 1
+    end = 0
+    while end < shorter - start and old[-1 - end] == new[-1 - end]:
+        end += 1
+    common = shorter - end
+    operations: list[bytes] = []
+    for index in range(start, common):
+        operations += _compared(old[index], new[index], f"{path}/{index}", depth + 1)
+    # From the last to the first, so that the indexes of those still to be removed stay right.
+    operations += [_remove(f"{path}/{index}") for index in reversed(range(common, len(old) - end))]
+    operations += [_add(f"{path}/{index}", new[index]) for index in range(common, len(new) - end)]
+    return operations
+
+
+def _is_a(opening: bytes, value: Raw) -> bool:
+    return bytes(memoryview(value)[:1]) == opening
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}/{name.replace('~', '~0').replace('/', '~1')}"
+
+
+def _add(path: str, value: Raw) -> bytes:
+    return b'{"op":"add","path":%b,"value":%b}' % (_encode(path), bytes(value))
+
+
+def _remove(path: str) -> bytes:
+    return b'{"op":"remove","path":%b}' % _encode(path)
+
+
+def _replace(path: str, value: Raw) -> bytes:
+    return b'{"op":"replace","path":%b,"value":%b}' % (_encode(path), bytes(value))

@@ -1,0 +1,182 @@
+"""Obeying `Rules`: a review in, the review that may be recorded out."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Raw
+
+from ..changes import changes
+from ..review import Request, Review
+from .plan import Form, Level, plan
+from .rules import Rules
+
+__all__ = ["DIGEST_KEY_BYTES_MIN", "REDACTED", "RedactionFailed", "Redactor"]
+
+REDACTED = "[REDACTED]"
+DIGEST_KEY_BYTES_MIN = 32
+
+# A path with ** looks into every level, and each level is read once more for each one around it.
+DEPTH_MAX = 128
+PLANS_MAX = 4096
+
+
+class RedactionFailed(Exception):  # noqa: N818 - named after what it is; the caller's action is one
+    """The review cannot be redacted: record it at Metadata level, without its objects. Says nothing of them."""
+
+
+class Redactor:
+    """Blanks what the rules name. One object serves all threads; it keeps nothing but plans, a bounded number."""
+
+    def __init__(self, rules: Rules, key: bytes | None = None) -> None:
+        """Take the rules and, for values that stay comparable, the secret key of their digests.
+
+        Raises ValueError for a key of fewer than `DIGEST_KEY_BYTES_MIN` bytes: passwords would be found by guessing.
+        """
+        if key is not None and len(key) < DIGEST_KEY_BYTES_MIN:
+            raise ValueError(f"the digest key has {len(key)} bytes, fewer than {DIGEST_KEY_BYTES_MIN}")
+        self._rules = rules
+        self._key = key
+        self._plans: dict[tuple[str, ...], Level | None] = {}
+
+    def redact(self, review: Review) -> Review:
+        """Return the review with the rules' fields blanked in both objects; ``review`` itself if no rule is for it.
+
+        What no rule names keeps its bytes, except that the names of fields on the way to a blanked one are
+        written anew (without escapes) and only the last of equal ones is kept. Raises `RedactionFailed`.
+        """
+        level = self._plan_of(review.request)
+        if level is None or (review.degraded and _is_null(review.object) and _is_null(review.old_object)):
+            return review
+        return _redacted(review, level, _blanker(self._key))
+
+    def changes(self, review: Review) -> bytes:
+        """Return the JSON Patch from the redacted oldObject to the redacted object of an unredacted review.
+
+        See `function.changes.changes`. A blanked value that has changed is in the patch, as a replacement by
+        ``[REDACTED]``: compared after redaction it would be missing, and a new password pass for no change.
+        Raises `RedactionFailed`.
+        """
+        level = self._plan_of(review.request)
+        if level is None:
+            return changes(review.old_object, review.object)
+        # Digests tell old from new; without a key of the operator's they serve this comparison only.
+        redacted = _redacted(review, level, _blanker(self._key or review.request.uid.encode()))
+        old, new = redacted.old_object, redacted.object
+        patch = changes(old, new)
+        if patch == b"[]" and changes(review.old_object, review.object) != b"[]":
+            # Only what a rule removes has changed: say that something has, without saying what.
+            patch = changes(b"null", new)
+        return patch if self._key else _DIGESTS.sub(REDACTED.encode(), patch)
+
+    def _plan_of(self, request: Request) -> Level | None:
+        served = request.resource
+        asked = request.requestResource or served
+        key: tuple[str, ...] = (served.resource, request.subResource, served.group, request.kind.kind)
+        # A webhook is called for what it is registered for, or for an equivalent of what was asked: both count.
+        if (
+            asked.resource != served.resource
+            or asked.group != served.group
+            or request.requestSubResource != request.subResource
+        ):
+            key += (asked.resource, request.requestSubResource, asked.group)
+        try:
+            return self._plans[key]
+        except KeyError:
+            if len(self._plans) >= PLANS_MAX:
+                self._plans.clear()
+            return self._plans.setdefault(key, plan(self._rules, _forms(request), request.kind.kind))
+
+
+_Blank = Callable[[Raw], Raw]
+
+
+def _forms(request: Request) -> tuple[Form, ...]:
+    return tuple(
+        (resource.group, resource.resource, subresource)
+        for resource in (request.resource, request.requestResource or request.resource)
+        for subresource in (request.subResource, request.requestSubResource)
+    )
+
+
+_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_elements = msgspec.json.Decoder(list[Raw]).decode
+_encode = msgspec.json.encode
+
+
+def _redacted(review: Review, level: Level, blank: _Blank) -> Review:
+    try:
+        return review.with_objects(
+            _walk(Raw(review.object), level, blank, 0), _walk(Raw(review.old_object), level, blank, 0)
+        )
+    except Exception as error:  # noqa: BLE001 - whatever it is, the raw object must not be recorded
+        raise RedactionFailed(f"{type(error).__name__} while redacting") from None
+
+
+def _walk(raw: Raw, level: Level, blank: _Blank, depth: int) -> Raw:
+    """Return the value with everything blanked that the level and those inside it want blanked."""
+    if depth > DEPTH_MAX:
+        raise RecursionError
+    start = memoryview(raw)[0]
+    if start == 0x7B:
+        # A list was expected, and here is an object: whatever it is, none of it gets out.
+        return blank(raw) if level.wants_list else _walk_object(raw, level, blank, depth)
+    if start == 0x5B:
+        return blank(raw) if level.wants_object else _walk_list(raw, level, blank, depth)
+    if start not in b'"-0123456789tfn':
+        raise ValueError
+    return blank(raw) if start != 0x6E and (level.wants_object or level.wants_list) else raw
+
+
+def _walk_object(raw: Raw, level: Level, blank: _Blank, depth: int) -> Raw:
+    fields = _fields(raw)
+    for name, value in list(fields.items()):
+        action, inner = level.field(name)
+        if action == "remove":
+            del fields[name]
+        elif action == "redact":
+            fields[name] = _blank_value(value, blank)
+        elif inner:
+            fields[name] = _walk(value, inner, blank, depth + 1)
+    # Written anew even when nothing was blanked: of a field given twice, only the last has been looked at.
+    return Raw(_encode(fields))
+
+
+def _walk_list(raw: Raw, level: Level, blank: _Blank, depth: int) -> Raw:
+    kept = []
+    for index, element in enumerate(_elements(raw)):
+        action, inner = level.element(index, element)
+        if action == "redact":
+            kept.append(_blank_value(element, blank))
+        elif action is None:
+            kept.append(_walk(element, inner, blank, depth + 1) if inner else element)
+    return Raw(_encode(kept))
+
+
+def _blank_value(value: Raw, blank: _Blank) -> Raw:
+    return value if _is_null(value) else blank(value)
+
+
+def _is_null(value: bytes | Raw) -> bool:
+    return bytes(memoryview(value)[:5]) == b"null"
+
+
+_DIGESTS = re.compile(rb"\[REDACTED:hmac-sha256:[0-9a-f]{32}\]")
+
+
+def _blanker(key: bytes | None) -> _Blank:
+    if key is None:
+        fixed = Raw(b'"%b"' % REDACTED.encode())
+        return lambda _: fixed
+    start = hmac.new(key, digestmod=hashlib.sha256)
+
+    def digest(value: Raw) -> Raw:
+        this = start.copy()
+        this.update(value)
+        return Raw(b'"[REDACTED:hmac-sha256:%b]"' % this.hexdigest()[:32].encode())
+
+    return digest
