@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from . import tls
+from .metrics import Metrics
 from .reloading import Reloader, Watch
 from .service import Service
 from .settings import Settings
@@ -43,7 +44,7 @@ def serve(settings: Settings) -> int:
     config = uvicorn.Config(
         service,
         loop="uvloop",
-        http=Protocol,
+        http=type("Protocol", (Protocol,), {"metrics": service.metrics}),
         lifespan="off",
         ws="none",
         access_log=False,
@@ -57,7 +58,11 @@ def serve(settings: Settings) -> int:
     )
     config.load()
     if settings.serving.tls_cert_file:
-        config.ssl = _tls_context(settings, service)
+        try:
+            config.ssl = _tls_context(settings, service)
+        except tls.CertificateError as error:
+            log.error("cannot serve TLS: %s", error, extra={"hint": "mend AUDIT_TLS_CERT_FILE or AUDIT_TLS_KEY_FILE"})
+            return 3
     Server(config, service).run(sockets=[listener])
     return 0
 
@@ -104,52 +109,73 @@ class Server(uvicorn.Server):
         now = time.monotonic()
         for connection in list(self.server_state.connections):
             if isinstance(connection, Protocol) and connection.is_slow(now):
-                self._service.metrics.connections_cut.inc()
-                connection.transport.close()
+                connection.cut()
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, with bounds on headers and on connections that never send a request."""
+    """uvicorn's protocol, with bounds on what comes too slowly, or never.
 
-    _reading_since: float | None
+    ``_since`` is when the first byte of the present request came (before it: when the connection was made).
+    """
+
+    metrics: Metrics  # of the service, given by the subclass that `serve` makes
+    _since = 0.0
     _header_bytes = 0
+    _in_body = False
 
     def connection_made(self, transport: Any) -> None:
-        """Start the clock: the first request's headers are due."""
+        """Start the clock, and keep the number of connections bounded."""
         super().connection_made(transport)
-        self._reading_since = time.monotonic()
+        self._since = time.monotonic()
         if len(self.connections) > CONNECTIONS_MAX:
             self._close_an_idle_connection()
 
     def data_received(self, data: bytes) -> None:
         """Pass the bytes on, unless headers grow without end."""
-        if self._reading_since is None and self.is_idle():
-            self._reading_since = time.monotonic()
-            self._header_bytes = 0
-        if self._reading_since is not None:
+        if not self._in_body:
+            if not self._header_bytes:
+                self._since = time.monotonic()
             self._header_bytes += len(data)
         super().data_received(data)
-        if self._reading_since is not None and self._header_bytes > HEADER_BYTES_MAX:
-            self.transport.close()
+        if self._header_bytes > HEADER_BYTES_MAX:
+            self.cut()
 
     def on_headers_complete(self) -> None:
-        """Stop the clock: from here on the endpoint's deadline counts."""
-        self._reading_since = None
+        """What comes now is body: the endpoint's deadline bounds it."""
+        self._in_body = True
+        self._header_bytes = 0
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """What comes now is the next request."""
+        self._in_body = False
+        self._header_bytes = 0
+        super().on_message_complete()
 
     def is_idle(self) -> bool:
         """Return whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
     def is_slow(self, now: float) -> bool:
-        """Return whether the headers of a request have been coming for too long."""
-        return self._reading_since is not None and now - self._reading_since > HEADER_SECONDS
+        """Return whether what should come has been coming for too long."""
+        waited = now - self._since
+        if self._in_body:  # of a request that was answered before its body had come (404, 413)
+            return self.is_idle() and waited > FINISH_SECONDS
+        if self._header_bytes:
+            return waited > HEADER_SECONDS
+        # Callers open connections ahead of need; between requests uvicorn's own timer runs.
+        return self.cycle is None and waited > KEEP_ALIVE_SECONDS
+
+    def cut(self) -> None:
+        """Close the connection, and count it."""
+        self.metrics.connections_cut.inc()
+        self.transport.close()
 
     def _close_an_idle_connection(self) -> None:
         """Make room: a new connection may be a probe, one that waits for its next request is not in use."""
         for connection in self.connections:
             if isinstance(connection, Protocol) and connection is not self and connection.is_idle():
-                connection.transport.close()
+                connection.cut()
                 return
 
 
