@@ -40,6 +40,16 @@ def settings_or_exit(environ: Mapping[str, str]) -> Settings:
         raise SystemExit(2) from None
 
 
+def _clusters_or_exit(directory: str) -> clusters.Clusters | None:
+    """Return the clusters (None for a single one), or end the process: a call that opens us could not say why."""
+    try:
+        return clusters.load(directory) if directory else None
+    except (clusters.ClustersError, OSError) as error:
+        hint = "docs/security.md says how the Secret is made"
+        print(f"kube-audit-function: AUDIT_CLUSTERS_DIR: {error} (hint: {hint})", file=sys.stderr)  # noqa: T201 - as above
+        raise SystemExit(2) from None
+
+
 class Service:
     """The ASGI application of one process.
 
@@ -50,6 +60,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self._clusters = _clusters_or_exit(settings.recording.clusters_dir)
         self.endpoint: Endpoint | None = None
         self._journal: Journal | None = None
         self._stops: list[Callable[[], None]] = []
@@ -70,6 +81,7 @@ class Service:
             self.metrics,
             body_bytes_max=self.settings.recording.body_bytes_max,
             cluster_name=self.settings.recording.cluster_name,
+            clusters=self._clusters,
         )
         self._start_reloading(self.endpoint)
         self._start_metrics()
@@ -134,7 +146,6 @@ class Service:
             def load_clusters() -> None:
                 endpoint.clusters = clusters.load(directory)
 
-            load_clusters()
             watches.append(Watch("clusters", (directory,), load_clusters))
         reloader = Reloader(watches, lambda config, successful: self.metrics.reloaded(config, successful=successful))
         reloader.start()
