@@ -58,7 +58,7 @@ class Reloader:
                 watch.load()
             except Exception as error:  # noqa: BLE001 - whatever is wrong with a file, the old configuration stays in force
                 self._reloaded(watch.config, False)
-                log.error(
+                log.getChild(watch.config).error(  # a logger each: one must not hide the other as a repetition
                     "the new %s is not usable, the old one stays in force: %s",
                     watch.config,
                     error,
@@ -66,7 +66,7 @@ class Reloader:
                 )
             else:
                 self._reloaded(watch.config, True)
-                log.info("the new %s is in force", watch.config)
+                log.getChild(watch.config).info("the new %s is in force", watch.config)
 
     def _run(self) -> None:
         while not self._stopped.wait(POLL_SECONDS):
