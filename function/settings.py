@@ -174,7 +174,9 @@ _SERVICE_LINK = re.compile(
 def _is_known(name: str, value: str) -> bool:
     if name in _NAMES:
         return True
-    return bool(_SERVICE_LINK.fullmatch(name)) and (not name.endswith("_PORT") or "://" in value or value.isdigit())
+    # AUDIT_…_PORT is always an address there; a number would be a mistyped setting.
+    is_port = name.endswith("_PORT") and not name.endswith(("_SERVICE_PORT", "_TCP_PORT", "_UDP_PORT", "_SCTP_PORT"))
+    return bool(_SERVICE_LINK.fullmatch(name)) and (not is_port or "://" in value)
 
 
 def _unknown(name: str) -> Mistake:
