@@ -18,7 +18,7 @@ from .rules import Rules
 __all__ = ["DIGEST_KEY_BYTES_MIN", "REDACTED", "RedactionFailed", "Redactor"]
 
 REDACTED = "[REDACTED]"
-DIGEST_KEY_BYTES_MIN = 32
+DIGEST_KEY_BYTES_MIN = 16
 
 # A path with ** looks into every level, and each level is read once more for each one around it.
 DEPTH_MAX = 128
