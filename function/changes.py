@@ -37,6 +37,7 @@ _fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _elements = msgspec.json.Decoder(list[Raw]).decode
 _string = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.encode
+_EMPTY = Raw(b"")
 
 
 def _without_noise(value: Raw) -> Raw:
@@ -57,16 +58,16 @@ def _compared(old: Raw, new: Raw, path: str, depth: int) -> list[bytes]:
         return []
     if _is_a(b'"', old) and _is_a(b'"', new) and _string(old) == _string(new):
         return []
-    whole = _replace(path, new)
     if depth >= DEPTH_MAX:
-        return [whole]
+        return [_replace(path, new)]
     if _is_a(b"{", old) and _is_a(b"{", new):
         operations = _compared_objects(_fields(old), _fields(new), path, depth)
     elif _is_a(b"[", old) and _is_a(b"[", new):
         operations = _compared_lists(_elements(old), _elements(new), path, depth)
     else:
-        return [whole]
-    return operations if sum(map(len, operations)) + len(operations) <= len(whole) + 1 else [whole]
+        return [_replace(path, new)]
+    size = sum(map(len, operations)) + len(operations) - 1
+    return operations if size <= _replace_size(path, new) else [_replace(path, new)]
 
 
 def _compared_objects(old: dict[str, Raw], new: dict[str, Raw], path: str, depth: int) -> list[bytes]:
@@ -115,3 +116,7 @@ def _remove(path: str) -> bytes:
 
 def _replace(path: str, value: Raw) -> bytes:
     return b'{"op":"replace","path":%b,"value":%b}' % (_encode(path), bytes(value))
+
+
+def _replace_size(path: str, value: Raw) -> int:
+    return len(_replace(path, _EMPTY)) + memoryview(value).nbytes
