@@ -7,6 +7,7 @@ of a failed request, and the path can hold a token.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import logging
 import os
@@ -34,6 +35,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+# Called with the status, the body (JSON) and whether the connection is to be closed.
+Reply = Callable[[int, bytes, bool], None]
 
 PROBES = {"/healthz": "alive", "/_/health": "alive", "/readyz": "ready", "/_/ready": "ready"}
 RECORD_PATH = "/log-request"
@@ -62,6 +65,10 @@ class Refusal(Exception):  # noqa: N818 - it is the answer, not an error of ours
         self.hint = hint
         self.close = close
 
+    def body(self) -> bytes:
+        """Return the answer's body: JSON with ``error`` and ``hint``."""
+        return _error(str(self), self.hint)
+
 
 class _Disconnected(Exception):  # noqa: N818
     """The caller is gone: there is nobody to answer."""
@@ -88,6 +95,7 @@ class Endpoint:
         self.draining = False
         self._journal = journal
         self._metrics = metrics
+        self.short_bytes_max = min(body_bytes_max, LARGE_BODY_BYTES - 1)
         self._body_bytes_max = body_bytes_max
         self._cluster_name = cluster_name
         self._in_flight = 0
@@ -108,18 +116,36 @@ class Endpoint:
         self._metrics.http_requests.inc()
         try:
             body = await self._record(scope, receive)
-            self._metrics.valid_requests.inc()
             await self._send(send, 200, body)
-        except Refusal as refusal:
-            self._metrics.refused(refusal.reason)
-            await self._send(send, refusal.status, _error(str(refusal), refusal.hint), close=refusal.close)
         except _Disconnected:
             self._metrics.refused("disconnected")
         except Exception as error:  # noqa: BLE001 - the framework would log our own mistake with the path
-            self._metrics.refused("internal")
-            # Not its text either: it may quote what it failed on.
-            log.error("a review met an error of our own: %s", type(error).__name__, extra={"details": _frames(error)})
-            await self._send(send, 500, _error("internal error", "see the log of the function"))
+            refusal = self._refuse(error)
+            await self._send(send, refusal.status, refusal.body(), close=refusal.close)
+
+    def record_whole(self, scope: Scope, body: bytes, reply: Reply) -> None:
+        """Answer one review whose body has come whole, with no task: the short way of `protocol`.
+
+        ``scope`` needs path, method, query_string and headers. ``reply`` is called once, now or later. The steps are
+        those of `__call__`, and so are the answers.
+        """
+        self._metrics.http_requests.inc()
+        try:
+            started = time.monotonic()
+            received_ns = time.time_ns()
+            cluster = self._route(scope)
+            deadline = started + self._budget(scope["query_string"])
+            self._admit()
+            _check_headers(scope)
+            uid, line = self._line(body, received_ns, cluster)
+            if line is None:
+                self._recorded(started)
+                reply(200, answer(uid), self.draining)
+            else:
+                self._journal.submit(line, deadline, functools.partial(self._finish_whole, uid, started, reply))
+                self._in_flight += 1
+        except Exception as error:  # noqa: BLE001 - see __call__
+            self._reply_refusal(error, reply)
 
     def ready(self) -> tuple[bool, str]:
         """Return whether reviews may come, and why not.
@@ -140,8 +166,7 @@ class Endpoint:
         received_ns = time.time_ns()
         cluster = self._route(scope)
         deadline = started + self._budget(scope["query_string"])
-        if self._in_flight >= REQUESTS_IN_FLIGHT_MAX:
-            raise _overloaded()
+        self._admit()
         self._in_flight += 1
         try:
             body = await self._body(scope, receive, deadline)
@@ -150,11 +175,15 @@ class Endpoint:
             else:
                 uid, line = await self._large_line(body, received_ns, cluster, deadline)
             if line is not None:
-                await self._store(line, deadline)
+                await self._journal.append(line, deadline)
         finally:
             self._in_flight -= 1
-        self._metrics.request_seconds.observe(time.monotonic() - started)
+        self._recorded(started)
         return answer(uid)
+
+    def _recorded(self, started: float) -> None:
+        self._metrics.valid_requests.inc()
+        self._metrics.request_seconds.observe(time.monotonic() - started)
 
     def _line(self, body: bytes | _Oversized, received_ns: int, cluster: str) -> tuple[str, bytes | None]:
         """Return the review's uid and its record, None for one that the policy does not want. Raises `Refusal`."""
@@ -177,18 +206,6 @@ class Endpoint:
         except TooDeep:
             return degrade(body, reason="too_deep", size=len(body), sha256=hashlib.sha256(body).hexdigest())
 
-    async def _store(self, line: bytes, deadline: float) -> None:
-        """Return when the record is as durable as asked. Raises `Refusal`."""
-        try:
-            await self._journal.append(line, deadline)
-        except StorageFailed:
-            hint = "see the function's log: the journal's volume is full or failing"
-            raise Refusal(500, "journal", "the journal cannot store the record", hint) from None
-        except DeadlinePassed:
-            raise _too_late() from None
-        except Overloaded:
-            raise _overloaded() from None
-
     async def _large_line(
         self, body: bytes | _Oversized, received_ns: int, cluster: str, deadline: float
     ) -> tuple[str, bytes | None]:
@@ -205,6 +222,30 @@ class Endpoint:
         finally:
             self._body_bytes_in_flight -= held
 
+    def _finish_whole(self, uid: str, started: float, reply: Reply, error: Exception | None) -> None:
+        """Answer a review of the short way, now that the journal is done with it."""
+        self._in_flight -= 1
+        if error is None:
+            self._recorded(started)
+            reply(200, answer(uid), self.draining)
+        else:
+            self._reply_refusal(error, reply)
+
+    # -- refusing ---------------------------------------------------------------------------------------------
+
+    def _refuse(self, error: Exception) -> Refusal:
+        """Return the refusal that ``error`` amounts to, counted."""
+        refusal = error if isinstance(error, Refusal) else _REFUSALS.get(type(error), _internal)()
+        self._metrics.refused(refusal.reason)
+        if refusal.reason == "internal":
+            # Not its text: it may quote what it failed on.
+            log.error("a review met an error of our own: %s", type(error).__name__, extra={"details": _frames(error)})
+        return refusal
+
+    def _reply_refusal(self, error: Exception, reply: Reply) -> None:
+        refusal = self._refuse(error)
+        reply(refusal.status, refusal.body(), refusal.close or self.draining)
+
     # -- routes and limits ------------------------------------------------------------------------------------
 
     def _route(self, scope: Scope) -> str:
@@ -220,6 +261,11 @@ class Endpoint:
                 return str(cluster)
             raise Refusal(404, "cluster", "not found", "check the path of the webhook's clientConfig.url")
         raise Refusal(404, "path", "not found", f"reviews go to POST {RECORD_PATH}")
+
+    def _admit(self) -> None:
+        """Raise `Refusal` when too many reviews are in flight."""
+        if self._in_flight >= REQUESTS_IN_FLIGHT_MAX:
+            raise _overloaded()
 
     def _budget(self, query: bytes) -> float:
         """Return the seconds in which a review must be answered: ``?timeout=`` less a margin."""
@@ -411,6 +457,22 @@ def _body_too_slow() -> Refusal:
 def _too_large() -> Refusal:
     hint = "no API server sends this much"
     return Refusal(413, "too_large", f"the body is larger than {BODY_BYTES_HARD_MAX} bytes", hint, close=True)
+
+
+def _cannot_store() -> Refusal:
+    hint = "see the function's log: the journal's volume is full or failing"
+    return Refusal(500, "journal", "the journal cannot store the record", hint)
+
+
+def _internal() -> Refusal:
+    return Refusal(500, "internal", "internal error", "see the log of the function")
+
+
+_REFUSALS: dict[type[Exception], Callable[[], Refusal]] = {
+    StorageFailed: _cannot_store,
+    DeadlinePassed: _too_late,
+    Overloaded: _overloaded,
+}
 
 
 async def _answer_other_protocols(scope: Scope, receive: Receive, send: Send) -> None:

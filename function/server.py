@@ -1,4 +1,4 @@
-"""Running it under uvicorn: sockets, TLS with reload, slow and too many connections, drain."""
+"""Running it under uvicorn: sockets, TLS with reload, drain."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import ssl
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from . import tls
-from .metrics import Metrics
+from .protocol import FINISH_SECONDS, KEEP_ALIVE_SECONDS, Protocol, protocol_of
 from .reloading import Reloader, Watch
 from .service import Service
 from .settings import Settings
@@ -24,14 +22,6 @@ __all__ = ["serve"]
 
 log = logging.getLogger("audit.server")
 
-# Longer than the caller's: Go's client keeps idle connections 90 s, Envoy an hour unless told otherwise. A POST
-# that races our close fails, and a webhook that fails admits unrecorded.
-KEEP_ALIVE_SECONDS = 150
-HEADER_SECONDS = 10.0
-HEADER_BYTES_MAX = 64 << 10
-CONNECTIONS_MAX = 4096
-# Every review in flight ends within its deadline (30 s at most).
-FINISH_SECONDS = 31
 BACKLOG = 1024
 
 
@@ -44,7 +34,7 @@ def serve(settings: Settings) -> int:
     config = uvicorn.Config(
         service,
         loop="uvloop",
-        http=type("Protocol", (Protocol,), {"metrics": service.metrics}),
+        http=protocol_of(service),
         lifespan="off",
         ws="none",
         access_log=False,
@@ -90,7 +80,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what is in flight, then close the journal."""
-        log.info("finishing: %d reviews in flight", len(self.server_state.tasks))
+        log.info("finishing what is in flight")
         await super().shutdown(sockets)
         await self._service.close()
         log.info("finished")
@@ -110,73 +100,6 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             if isinstance(connection, Protocol) and connection.is_slow(now):
                 connection.cut()
-
-
-class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, with bounds on what comes too slowly, or never.
-
-    ``_since`` is when the first byte of the present request came (before it: when the connection was made).
-    """
-
-    metrics: Metrics  # of the service, given by the subclass that `serve` makes
-    _since = 0.0
-    _header_bytes = 0
-    _in_body = False
-
-    def connection_made(self, transport: Any) -> None:
-        """Start the clock, and keep the number of connections bounded."""
-        super().connection_made(transport)
-        self._since = time.monotonic()
-        if len(self.connections) > CONNECTIONS_MAX:
-            self._close_an_idle_connection()
-
-    def data_received(self, data: bytes) -> None:
-        """Pass the bytes on, unless headers grow without end."""
-        if not self._in_body:
-            if not self._header_bytes:
-                self._since = time.monotonic()
-            self._header_bytes += len(data)
-        super().data_received(data)
-        if self._header_bytes > HEADER_BYTES_MAX:
-            self.cut()
-
-    def on_headers_complete(self) -> None:
-        """What comes now is body: the endpoint's deadline bounds it."""
-        self._in_body = True
-        self._header_bytes = 0
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """What comes now is the next request."""
-        self._in_body = False
-        self._header_bytes = 0
-        super().on_message_complete()
-
-    def is_idle(self) -> bool:
-        """Return whether no request is being answered."""
-        return self.cycle is None or self.cycle.response_complete
-
-    def is_slow(self, now: float) -> bool:
-        """Return whether what should come has been coming for too long."""
-        waited = now - self._since
-        if self._in_body:  # of a request that was answered before its body had come (404, 413)
-            return self.is_idle() and waited > FINISH_SECONDS
-        if self._header_bytes:
-            return waited > HEADER_SECONDS
-        # Callers open connections ahead of need; between requests uvicorn's own timer runs.
-        return self.cycle is None and waited > KEEP_ALIVE_SECONDS
-
-    def cut(self) -> None:
-        """Close the connection, and count it."""
-        self.metrics.connections_cut.inc()
-        self.transport.close()
-
-    def _close_an_idle_connection(self) -> None:
-        """Make room: a new connection may be a probe, one that waits for its next request is not in use."""
-        for connection in self.connections:
-            if isinstance(connection, Protocol) and connection is not self and connection.is_idle():
-                connection.cut()
-                return
 
 
 def _listen(port: int) -> socket.socket | None:

@@ -200,8 +200,17 @@ def test_the_head_is_found_behind_misleading_keys():
 
 @pytest.mark.parametrize(
     "start",
-    [b"", b"{", PREFIX, PREFIX + b'{"uid":"x"', body(HEAD), body(kind="Other"), b"[" * 9999],
-    ids=["empty", "brace", "prefix", "cut", "no object", "kind", "brackets"],
+    [
+        b"",
+        b"{",
+        PREFIX,
+        PREFIX + b'{"uid":"x"',
+        body(HEAD),
+        body(kind="Other"),
+        b"[" * 9999,
+        raw_body(b"1").replace(b'"object"', b'"\\u006fbject":{"data":{"a":"secret"}},"object"'),
+    ],
+    ids=["empty", "brace", "prefix", "cut", "no object", "kind", "brackets", "escaped key"],
 )
 def test_without_a_head_there_is_no_degraded_record(start):
     """What has no head of an AdmissionReview was sent by no API server."""

@@ -39,6 +39,10 @@ class Overloaded(Exception):  # noqa: N818 - the caller answers 503
     """Too much waits for the disk already. The record was not taken."""
 
 
+# Called once, on the event loop: with None when the line is stored, else with the reason. Must not raise.
+Done = Callable[[Exception | None], None]
+
+
 class Store(Protocol):
     """Where lines become durable: `writer.Writer` or `writer.StdoutWriter`, on the journal's own thread."""
 
@@ -52,13 +56,13 @@ class Store(Protocol):
 class _Entry:
     """A line that waits; ``line`` becomes None when its deadline has passed, so that nobody writes it any more."""
 
-    __slots__ = ("deadline", "line", "size", "stored")
+    __slots__ = ("deadline", "done", "line", "size")
 
-    def __init__(self, line: bytes, deadline: float, stored: asyncio.Future[None]) -> None:
+    def __init__(self, line: bytes, deadline: float, done: Done) -> None:
         self.line: bytes | None = line
         self.size = len(line)
         self.deadline = deadline
-        self.stored = stored
+        self.done = done
 
 
 class Journal:
@@ -81,23 +85,37 @@ class Journal:
         self._thread.start()
 
     def append(self, line: bytes, deadline: float) -> asyncio.Future[None]:
-        """Return a future that is done when ``line`` is stored.
+        """Return a future that is done when ``line`` is stored; it raises what `submit` would say."""
+        stored = self._loop.create_future()
 
-        ``deadline`` is in the clock of `time.monotonic`. The future raises `StorageFailed`, or
-        `DeadlinePassed`; what was still queued then is never written. Raises `Overloaded` at once.
+        def done(error: Exception | None) -> None:
+            if stored.done():
+                return  # the caller left
+            if error is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(error)
+
+        self.submit(line, deadline, done)
+        return stored
+
+    def submit(self, line: bytes, deadline: float, done: Done) -> None:
+        """Store ``line`` and call ``done`` on the event loop: with None when it is stored, else with the reason.
+
+        The reason is `StorageFailed`, or `DeadlinePassed` when ``deadline`` (in the clock of `time.monotonic`)
+        comes first: what was still queued then is never written. Raises `Overloaded` at once.
         """
         size = len(line)
         if self.pending_bytes and self.pending_bytes + size > PENDING_BYTES_MAX:
             raise Overloaded
         self.pending_bytes += size
-        entry = _Entry(line, deadline, self._loop.create_future())
+        entry = _Entry(line, deadline, done)
         self._waiting.add(entry)
         if not self._gathering:
             self._loop.call_soon(self._hand_over)
         self._gathering.append(entry)
         if self._expiry is None:
             self._expiry = self._loop.call_later(EXPIRY_SECONDS, self._expire)
-        return entry.stored
 
     def stop(self) -> None:
         """Store what is queued, then close the store; `join` waits for it."""
@@ -123,28 +141,25 @@ class Journal:
 
     def _finish(self, stored: list[_Entry], failed: list[_Entry]) -> None:
         for entry in stored:
-            if self._settle(entry):
-                entry.stored.set_result(None)
+            self._settle(entry, None)
         for entry in failed:
-            if self._settle(entry):
-                entry.stored.set_exception(StorageFailed())
+            self._settle(entry, StorageFailed())
         self._group_stored(len(stored))
 
     def _expire(self) -> None:
         now = time.monotonic()
         for entry in [entry for entry in self._waiting if entry.deadline <= now]:
-            if self._settle(entry):
-                entry.stored.set_exception(DeadlinePassed())
+            self._settle(entry, DeadlinePassed())
         self._expiry = self._loop.call_later(EXPIRY_SECONDS, self._expire) if self._waiting else None
 
-    def _settle(self, entry: _Entry) -> bool:
-        """Let go of the entry; return whether somebody still waits for its future."""
+    def _settle(self, entry: _Entry, error: Exception | None) -> None:
+        """Tell who waits, once, and let go of the entry."""
         if entry.line is None:
-            return False
+            return
         entry.line = None
         self._waiting.discard(entry)
         self.pending_bytes -= entry.size
-        return not entry.stored.done()
+        entry.done(error)
 
     # -- on the journal's thread ------------------------------------------------------------------------------
 
