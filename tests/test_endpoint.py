@@ -553,7 +553,7 @@ def is_a_review(body):
         assert isinstance(request["uid"], str)
         assert all(b'"%b"' % key.encode() in body for key in whole)  # no API server escapes these
         json.dumps(whole, ensure_ascii=False).encode()  # half a surrogate pair is no character
-    except (AssertionError, ValueError, KeyError, TypeError, RecursionError):
+    except (AssertionError, ValueError, KeyError, TypeError, RecursionError, AttributeError):
         return None
     return request["uid"]
 
