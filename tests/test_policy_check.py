@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ def written(tmp_path):
 
 
 def checked(capsys, *argv):
-    code = main([str(argument) for argument in argv])
+    code = main(["check", *map(str, argv)])
     out, err = capsys.readouterr()
     return code, out, err
 
@@ -50,6 +52,27 @@ def test_files_that_are_not_there(capsys, tmp_path):
         code, out, err = checked(capsys, *argv)
         assert (code, out) == (1, "")
         assert "cannot read" in err
+
+
+@pytest.mark.parametrize("argv", [[], ["chek", "x"], ["check"], ["check", "x", "--output", "xml"]])
+def test_a_wrong_command_is_told_apart_from_a_wrong_policy(capsys, argv):
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+
+
+def test_reviews_can_come_from_stdin():
+    """A running journal's segments can be piped through."""
+    command = [sys.executable, "-c", "import sys; from function.policy.check import main; sys.exit(main(sys.argv[1:]))"]
+    with REVIEWS.open("rb") as reviews:
+        result = subprocess.run(
+            [*command, "check", str(QUIET), "--reviews", "-", "--output", "json"],
+            stdin=reviews,
+            capture_output=True,
+            check=True,
+            cwd=ROOT,
+        )
+    assert json.loads(result.stdout)["total"]["bytesIn"] == REVIEWS.stat().st_size
 
 
 def test_warnings_fail_only_a_strict_check(capsys, written):
@@ -177,3 +200,30 @@ def test_a_file_without_a_review_is_a_failure(capsys, written):
     code, _, err = checked(capsys, QUIET, "--reviews", written('{"kind":"Event"}\n', "events.ndjson"))
     assert code == 1
     assert "1 lines are no reviews" in err
+
+
+def test_the_document_shows_real_output(capsys, monkeypatch, tmp_path):
+    shown = (ROOT / "docs/policy.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(ROOT)
+    _, out, _ = checked(capsys, "examples/policy/quiet.yaml", "--reviews", "tests/data/reviews.ndjson")
+    assert out in shown
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policy.yaml").write_text(MISTAKEN, encoding="utf-8")
+    _, _, err = checked(capsys, "policy.yaml")
+    assert err in shown
+
+
+MISTAKEN = """
+apiVersion: audit.k8s.io/v1
+kind: Policy
+rules:
+  - level: Reqest
+    resources:
+      - group: apps/v1
+        resources: ["deployments"]
+  - level: None
+    nonResourceURLs: ["/healthz*"]
+    namespaces: ["default"]
+  - level: Metadata
+    resource: ["secrets"]
+"""

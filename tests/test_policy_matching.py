@@ -25,7 +25,7 @@ def policy(*rules, **fields):
 
 def review(*, operation="CREATE", resource="pods", group="", subresource="", name="", namespace="", user="", groups=()):
     """Return the JSON of a review. ``resource`` may be ``pods/exec``."""
-    resource, _, sub = resource.partition("/")
+    resource, _, sub = resource.partition("/") if not subresource else (resource, "", "")
     what = {"group": group, "version": "v1", "resource": resource}
     return {
         "kind": "AdmissionReview",
@@ -187,6 +187,34 @@ def test_a_rule_is_about_what_the_client_asked_for():
     del sent["request"]["requestResource"], sent["request"]["requestSubResource"]
     got = policy({"level": "Request", "resources": [{"group": "apps", "resources": ["deployments/scale"]}]})
     assert Matcher(got).decide(decode(json.dumps(sent).encode()).request).level == "Request"
+
+
+# Under each rule, the first review is caught and the second, which differs in one attribute, is not.
+APART = [
+    ("user", {"users": ["a"]}, {"user": "a"}, {"user": "b"}),
+    ("group of users", {"userGroups": ["a"]}, {"groups": ["x", "a"]}, {"groups": ["x", "b"]}),
+    ("verb", {"verbs": ["create"]}, {"operation": "CREATE"}, {"operation": "UPDATE"}),
+    ("verb of a deletion", {"verbs": ["delete"]}, {"operation": "DELETE", "name": "a"}, {"operation": "DELETE"}),
+    ("namespace", {"namespaces": ["a"]}, {"namespace": "a"}, {"namespace": "b"}),
+    ("API group", {"resources": [{"group": "a"}]}, {"group": "a"}, {"group": "b"}),
+    ("resource", {"resources": [{"resources": ["pods"]}]}, {"resource": "pods"}, {"resource": "x"}),
+    ("subresource", {"resources": [{"resources": ["*/a"]}]}, {"subresource": "a"}, {"subresource": "b"}),
+    ("any subresource", {"resources": [{"resources": ["pods"]}]}, {}, {"subresource": "a"}),
+    ("slashes", {"resources": [{"resources": ["a/b/c"]}]}, {"resource": "a/b", "subresource": "c"}, {"resource": "y", "subresource": "c"}),
+    ("more slashes", {"resources": [{"resources": ["a/b/*"]}]}, {"resource": "a/b", "subresource": "c"}, {"resource": "y", "subresource": "c"}),
+    ("name", {"resources": [{"resources": ["pods"], "resourceNames": ["a"]}]}, {"operation": "DELETE", "name": "a"}, {"operation": "DELETE", "name": "b"}),
+    ("stage", {"omitStages": ["ResponseComplete"]}, {"operation": "CONNECT"}, {"operation": "CREATE"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "caught", "other"), [case[1:] for case in APART], ids=[case[0] for case in APART])
+def test_what_a_rule_tells_apart_is_remembered_apart(rule, caught, other):
+    """A second rule names other words, so that being named and being caught are two things."""
+    second = {"level": "Request", "users": ["b"], "userGroups": ["b"], "namespaces": ["b"], "resources": [{"group": "b", "resources": ["x", "x/b"], "resourceNames": ["b"]}]}  # fmt: skip
+    for order in ((caught, other), (other, caught)):
+        matcher = Matcher(policy({"level": "Metadata", **rule}, second))
+        for sent in (*order, *order):
+            assert matcher.decide(request(**sent)).level == ("Metadata" if sent is caught else "None")
 
 
 def test_the_decision_says_which_rule_and_which_stage():

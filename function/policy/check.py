@@ -20,7 +20,7 @@ MATCHES_LENGTH_MAX = 80
 
 
 def main(argv: list[str]) -> int:
-    """Check the policy file that ``argv`` (what follows ``policy check``) names and print what it does.
+    """Run the command of ``argv`` (what follows ``policy``): check a policy file and print what it does.
 
     Returns the exit code. 1: the file is no valid policy (all its mistakes are on stderr), a file cannot be read,
     no line of ``--reviews`` is a review, or there are warnings under ``--strict``. 0: all is well.
@@ -44,17 +44,20 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m function policy check", description="Check an audit.k8s.io/v1 Policy file."
+    parser = argparse.ArgumentParser(prog="python -m function policy")
+    check = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
+        "check",
+        help="check an audit.k8s.io/v1 Policy file, and what it keeps of recorded reviews",
+        description="Check an audit.k8s.io/v1 Policy file.",
     )
-    parser.add_argument("file", metavar="FILE", help="the policy, YAML or JSON")
-    parser.add_argument(
+    check.add_argument("file", metavar="FILE", help="the policy, YAML or JSON")
+    check.add_argument(
         "--reviews",
         metavar="FILE",
         help="recorded reviews, one a line (a journal segment; - is stdin): count what each rule keeps of them",
     )
-    parser.add_argument("--output", choices=("table", "json"), default="table")
-    parser.add_argument("--strict", action="store_true", help="fail on warnings too, such as unknown fields")
+    check.add_argument("--output", choices=("table", "json"), default="table")
+    check.add_argument("--strict", action="store_true", help="fail on warnings too, such as unknown fields")
     return parser
 
 

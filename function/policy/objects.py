@@ -29,7 +29,7 @@ def apply(review: Review, decision: Decision) -> Review:
     """
     if decision.level in (Level.NONE, Level.METADATA):
         return reduced(review)
-    if not decision.omit_managed_fields or review.degraded:
+    if not decision.omit_managed_fields:
         return review
     new, old = bytes(review.object), bytes(review.old_object)
     new_without, old_without = without_managed_fields(new), without_managed_fields(old)
