@@ -19,10 +19,11 @@ class CertificateError(ValueError):
 
 
 def server_context(handshake_failed: Callable[[], None]) -> ssl.SSLContext:
-    """Return a server context for TLS 1.2 and later; ``handshake_failed`` is called for each that fails."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    """Return a server context for TLS 1.2 and later; ``handshake_failed`` is called for each that fails.
+
+    It has no certificate yet: see `load_certificate`.
+    """
+    context = _context()
 
     class Connection(ssl.SSLObject):
         """Neither asyncio nor uvloop says anything when a handshake fails; operators need to know."""
@@ -42,7 +43,7 @@ def server_context(handshake_failed: Callable[[], None]) -> ssl.SSLContext:
 
 
 def load_certificate(context: ssl.SSLContext, cert_file: str, key_file: str) -> float:
-    """Put the certificate into ``context`` and return its notAfter, Unix time.
+    """Let ``context`` present the certificate from now on, and return its notAfter, Unix time.
 
     Connections that are open stay as they are. Raises `CertificateError`, and changes nothing then.
     """
@@ -50,8 +51,8 @@ def load_certificate(context: ssl.SSLContext, cert_file: str, key_file: str) -> 
     try:
         with open(cert, encoding="ascii", errors="replace") as file:
             expires = not_after(ssl.PEM_cert_to_DER_cert(_first_certificate(file.read())))
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)  # a trial: the live one must not break
-        context.load_cert_chain(cert, key)
+        fresh = _context()
+        fresh.load_cert_chain(cert, key)
     except (ValueError, IndexError) as error:
         raise CertificateError(f"{cert_file} holds no certificate in PEM format: {error}") from None
     except ssl.SSLError as error:
@@ -59,7 +60,21 @@ def load_certificate(context: ssl.SSLContext, cert_file: str, key_file: str) -> 
         raise CertificateError(f"{cert_file} and {key_file} do not fit together: {reason}") from None
     except OSError as error:
         raise CertificateError(f"{error.filename or cert_file}: {error.strerror}") from None
+
+    def present(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = fresh
+
+    # Called for each handshake, with a server name or without. Loading into the live context would not do: OpenSSL
+    # keeps a certificate for each type of key, so an old RSA one would live on beside its ECDSA successor.
+    context.sni_callback = present
     return expires
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def not_after(der: bytes) -> float:

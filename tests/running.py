@@ -77,7 +77,7 @@ class Answer:
 class Server:
     """A running process; ``journal`` is its journal's directory."""
 
-    def __init__(self, process, port, metrics_port, journal, scheme):
+    def __init__(self, process, port, metrics_port, journal, scheme, *, hold_stdout=False):
         self.process = process
         self.pid = process.pid
         self.port = port
@@ -86,12 +86,18 @@ class Server:
         self.url = f"{scheme}://127.0.0.1:{port}"
         self.stdout = bytearray()
         self.stderr = bytearray()
-        self._readers = [
-            threading.Thread(target=_collect, args=(pipe, into), daemon=True)
-            for pipe, into in ((process.stdout, self.stdout), (process.stderr, self.stderr))
-        ]
-        for reader in self._readers:
-            reader.start()
+        self._readers = []
+        self._read(process.stderr, self.stderr)
+        if not hold_stdout:
+            self.read_stdout()
+
+    def read_stdout(self):
+        """Read the process's standard output from now on; before, it blocks when its pipe is full."""
+        self._read(self.process.stdout, self.stdout)
+
+    def _read(self, pipe, into):
+        self._readers.append(threading.Thread(target=_collect, args=(pipe, into), daemon=True))
+        self._readers[-1].start()
 
     def request(self, method, path, body=None, headers=JSON):
         """Return the answer to one request on a connection of its own (plain HTTP)."""
@@ -163,7 +169,7 @@ def ask(connection, method, path, body=None, headers=JSON):
 
 
 @contextlib.contextmanager
-def serve(env=None, *, command=SERVE, journal=None, scheme="http", wait=True):
+def serve(env=None, *, command=SERVE, journal=None, scheme="http", wait=True, hold_stdout=False):
     """Start ``command`` with ``env`` and nothing else of ours in the environment; stop it at the end."""
     with contextlib.ExitStack() as stack:
         if journal is None:
@@ -177,7 +183,14 @@ def serve(env=None, *, command=SERVE, journal=None, scheme="http", wait=True):
         } | (env or {})
         process = start(command, settings)
         stack.callback(stop, process)
-        server = Server(process, int(settings["PORT"]), int(settings["AUDIT_METRICS_PORT"]), journal, scheme)
+        server = Server(
+            process,
+            int(settings["PORT"]),
+            int(settings["AUDIT_METRICS_PORT"]),
+            journal,
+            scheme,
+            hold_stdout=hold_stdout,
+        )
         if wait:
             probe = server.ready if scheme == "http" else lambda: can_connect(server.port)
             wait_for(lambda: probe() or process.poll() is not None, START_SECONDS)
@@ -185,6 +198,13 @@ def serve(env=None, *, command=SERVE, journal=None, scheme="http", wait=True):
                 server.wait()
                 raise AssertionError(f"exit code {process.returncode}: {bytes(server.stderr).decode()}")
         yield server
+
+
+def patched(**constants):
+    """Return the command that serves with other values for constants, such as ``server__HEADER_SECONDS=1``."""
+    code = "import sys, function.__main__ as main\nfrom function import endpoint, reloading, server\n"
+    code += "".join(f"{name.replace('__', '.')} = {value!r}\n" for name, value in constants.items())
+    return [sys.executable, "-c", code + "sys.exit(main.main(['serve']))"]
 
 
 def functions_framework(env=None, **more):
