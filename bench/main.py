@@ -229,7 +229,10 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     """Return the options, completed: quick or full durations, variants resolved, the floor first."""
-    listed = functools.partial(str.split, sep=",")
+
+    def listed(text: str) -> list[str]:
+        return [item for item in text.split(",") if item]
+
     parser = argparse.ArgumentParser(prog="bench/run", description=__doc__)
     parser.add_argument("what", nargs="?", default="compare", choices=("compare", "start", "large", "soak"))
     parser.add_argument("--quick", action="store_true", help="one short round of the mix")
