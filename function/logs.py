@@ -63,7 +63,7 @@ class RepeatFilter(logging.Filter):
             return True
         key = (record.name, str(record.msg))
         last, held_back = self._last.get(key, (-REPEAT_SECONDS, 0))
-        if record.created - last < REPEAT_SECONDS:
+        if 0 <= record.created - last < REPEAT_SECONDS:  # below 0: the clock was set back
             self._last[key] = (last, held_back + 1)
             return False
         if held_back:
