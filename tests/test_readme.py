@@ -1,0 +1,77 @@
+"""What the documentation names exists, and what exists is documented."""
+
+import re
+
+import pytest
+import running
+
+from function import settings_table
+from function.metrics import Metrics
+from function.settings import SETTINGS
+
+ROOT = running.ROOT
+SUFFIXES = ("", "_total", "_bucket", "_count", "_sum")
+
+
+def documents():
+    """Return every page, manifest and script that a user reads or applies."""
+    found = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Dockerfile", "func.yaml")]
+    for folder in ("docs", "deploy", "knative", "openfaas", "examples"):
+        found += [
+            path for path in (ROOT / folder).rglob("*") if path.suffix in (".md", ".yaml", ".yml", ".sh", ".json")
+        ]
+    return sorted(path for path in found if path.is_file())
+
+
+def families():
+    """Return our metric families: name as exposed, and type."""
+    found = {}
+    for family in Metrics().registry.collect():
+        if not family.name.startswith(("process_", "python_")):
+            found[family.name + ("_total" if family.type == "counter" else "")] = family.type
+    return found
+
+
+def test_the_readmes_table_of_settings_is_the_real_one():
+    """`python -m function settings --markdown` prints it."""
+    assert settings_table.markdown() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_docs_metrics_lists_exactly_the_metrics():
+    """With their types; the process and Python collectors are the client library's."""
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(kube_audit_\w+)` \| (\w+) \|", text, re.MULTILINE)
+    assert len(listed) == len(dict(listed)), "a metric is listed twice"
+    assert dict(listed) == families()
+
+
+def test_docs_metrics_names_every_reason():
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for family in Metrics().registry.collect():
+        for sample in family.samples:
+            if family.name.startswith("kube_audit_") and "reason" in sample.labels:
+                assert f"`{sample.labels['reason']}`" in text, sample.labels["reason"]
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_setting_and_metric_that_a_document_names_exists(path):
+    text = path.read_text(encoding="utf-8")
+    known = {setting.name for setting in SETTINGS}
+    assert {name for name in re.findall(r"\bAUDIT_[A-Z0-9_]*[A-Z0-9]\b", text) if name not in known} == set()
+    stems = {name.removesuffix("_total") for name in families()}
+    exposed = {stem + suffix for stem in stems for suffix in SUFFIXES}
+    named = set(re.findall(r"\bkube_audit_(?:rest|function)_[a-z0-9_]*[a-z0-9]\b", text))
+    assert named - exposed == set()
+
+
+def test_every_page_that_a_hint_points_to_exists():
+    """Operators follow them at night."""
+    sources = [*(ROOT / "function").rglob("*.py"), *(ROOT / "deploy").rglob("*.yaml"), ROOT / "README.md"]
+    pages = {
+        page
+        for path in sources
+        if path.is_file()
+        for page in re.findall(r"\bdocs/[a-z-]+\.md\b", path.read_text("utf-8"))
+    }
+    assert pages
+    assert {page for page in pages if not (ROOT / page).is_file()} == set()
