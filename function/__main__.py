@@ -11,6 +11,8 @@ USAGE = """usage: python -m function COMMAND
 
   serve      serve reviews under uvicorn (the container image's command)
   settings   print every setting: value in force, default, meaning
+  policy     check FILE: validate a policy; with --reviews, what each rule keeps and drops
+  render     convert records to another format: render --format event < segment
 """
 
 
@@ -49,6 +51,8 @@ def _in_module(name: str) -> Callable[[list[str]], int]:
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
     "settings": _in_module(".settings_table"),
+    "policy": _in_module(".policy.check"),
+    "render": _in_module(".rendering.offline"),
 }
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from .journal import DeadlinePassed, Journal, Overloaded, StorageFailed
 from .metrics import Metrics
 from .quantities import parse_seconds
 from .recorder import Recorder
-from .review import HEAD_BYTES_MAX, BadReview, Review, TooDeep, answer, decode, degrade
+from .review import HEAD_BYTES_MAX, BadReview, Beyond, Review, answer, decode, degrade
 
 __all__ = ["Endpoint"]
 
@@ -203,8 +203,8 @@ class Endpoint:
             return degrade(body.head, reason="too_large", size=body.size, sha256=body.digest.hexdigest())
         try:
             return decode(body)
-        except TooDeep:
-            return degrade(body, reason="too_deep", size=len(body), sha256=hashlib.sha256(body).hexdigest())
+        except Beyond as beyond:
+            return degrade(body, reason=beyond.reason, size=len(body), sha256=hashlib.sha256(body).hexdigest())
 
     async def _large_line(
         self, body: bytes | _Oversized, received_ns: int, cluster: str, deadline: float

@@ -8,6 +8,7 @@ uvicorn's way to the same endpoint.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from typing import Any, ClassVar, cast
 
@@ -159,13 +160,11 @@ class Protocol(HttpToolsProtocol):
         scope["query_string"] = query
         endpoint = self.service.endpoint
         if endpoint is not None:
-            endpoint.record_whole(
-                cast("dict[str, Any]", scope), parts[0] if len(parts) == 1 else b"".join(parts), self._reply
-            )
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            endpoint.record_whole(cast("dict[str, Any]", scope), body, functools.partial(self._reply, cycle))
 
-    def _reply(self, status: int, body: bytes, close: bool) -> None:
-        """Write the answer, and be ready for what comes next on this connection."""
-        cycle = self.cycle
+    def _reply(self, cycle: _ShortCycle, status: int, body: bytes, close: bool) -> None:
+        """Write the answer, and be ready for what comes next on this connection: it may wait in the pipeline."""
         cycle.response_complete = True
         if self.transport.is_closing():
             return

@@ -9,6 +9,7 @@ Pure: bytes in, values out. Two failures are told apart, because they end differ
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Literal
 
@@ -16,7 +17,18 @@ import msgspec
 import orjson
 from msgspec import Raw
 
-__all__ = ["BadReview", "Degraded", "Request", "Resource", "Review", "UserInfo", "answer", "decode", "degrade"]
+__all__ = [
+    "BadReview",
+    "Beyond",
+    "Degraded",
+    "Request",
+    "Resource",
+    "Review",
+    "UserInfo",
+    "answer",
+    "decode",
+    "degrade",
+]
 
 API_VERSION = "admission.k8s.io/v1"
 KIND = "AdmissionReview"
@@ -26,6 +38,10 @@ PREFIX = b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request
 
 UID_LENGTH_MAX = 256
 HEAD_BYTES_MAX = 1 << 20
+
+# Why a review cannot be recorded whole. Text that is not Unicode comes from fields that Go passes on unread
+# (RawExtension, as in ControllerRevision.data): half a surrogate pair, bytes that are not UTF-8.
+Reason = Literal["too_large", "too_deep", "not_unicode"]
 
 NULL = Raw(b"null")
 
@@ -39,8 +55,12 @@ class BadReview(ValueError):  # noqa: N818 - named after what it is; the caller'
         self.hint = hint
 
 
-class TooDeep(Exception):  # noqa: N818
-    """The body is nested beyond the parser: record it degraded."""
+class Beyond(Exception):  # noqa: N818 - the caller's action is one: record it degraded
+    """An API server can send this, but our parsers cannot take it whole: ``reason`` is that of `Degraded`."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Kind(msgspec.Struct, gc=False):
@@ -90,7 +110,7 @@ class Request(msgspec.Struct):
 class Degraded(msgspec.Struct, frozen=True, gc=False):
     """Why a record holds only the head of its review, and what identifies the whole."""
 
-    reason: Literal["too_large", "too_deep"]
+    reason: Reason
     bytes: int
     sha256: str
 
@@ -138,22 +158,26 @@ _fields = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def decode(body: bytes) -> Review:
-    """Return the validated review of ``body``. Raises `BadReview`, or `TooDeep` (see `degrade`)."""
+    """Return the validated review of ``body``. Raises `BadReview`, or `Beyond` (see `degrade`)."""
     try:
         if not body.isascii():
             body.decode()
         return _as_sent_by_go(body) or _as_sent_by_others(body)
     except RecursionError:
-        raise TooDeep from None
+        raise Beyond("too_deep") from None
     except UnicodeDecodeError as error:
-        raise _bad("utf8", f"the body is not UTF-8 (byte {error.start})") from None
+        _check_json(body)
+        raise Beyond("not_unicode") from error
     except msgspec.ValidationError as error:
         raise _bad("fields", f"not an AdmissionReview: {error}") from None
     except msgspec.DecodeError as error:
+        if b"\\u" in body:  # half a surrogate pair is JSON to Go, and not to us
+            _check_json(body)
+            raise Beyond("not_unicode") from None
         raise _bad("json", f"the body is not JSON: {error}") from None
 
 
-def degrade(head: bytes, *, reason: Literal["too_large", "too_deep"], size: int, sha256: str) -> Review:
+def degrade(head: bytes, *, reason: Reason, size: int, sha256: str) -> Review:
     """Return what can be kept of a review that is beyond us: all fields before ``object``.
 
     ``head`` is the start of the body (`HEAD_BYTES_MAX` bytes are enough), ``size`` the whole body's bytes and
@@ -161,6 +185,7 @@ def degrade(head: bytes, *, reason: Literal["too_large", "too_deep"], size: int,
     """
     try:
         source = _head_of_request(head[:HEAD_BYTES_MAX])
+        source.decode()
         if _fields(source).keys() & {"object", "oldObject"}:
             raise _bad("head", "a key of the request is written with escapes")  # it would pass by redaction
         review = _review(_request(source), source)
@@ -218,6 +243,20 @@ def _review(request: Request, source: bytes) -> Review:
     if not 0 < len(request.uid) <= UID_LENGTH_MAX:
         raise _bad("uid", f"request.uid has {len(request.uid)} characters, not 1 to {UID_LENGTH_MAX}")
     return Review(request, source, request.object, request.oldObject)
+
+
+def _check_json(body: bytes) -> None:
+    """Raise `BadReview` unless ``body`` is JSON but for its characters, `Beyond` where it is nested too deeply."""
+    try:
+        json.loads(body.decode("utf-8", "replace"), parse_constant=_no_constant)
+    except RecursionError:
+        raise Beyond("too_deep") from None
+    except ValueError as error:
+        raise _bad("json", f"the body is not JSON: {error}") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _check_envelope(head: _Head) -> None:

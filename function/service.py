@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping
 
 import prometheus_client
 
-from . import clusters, logs
+from . import logs
+from .configuration import Configuration, ConfigurationError
 from .endpoint import Endpoint, Receive, Scope, Send
 from .journal import Journal, Limits, Retention, StdoutWriter, Writer
 from .metrics import Metrics
-from .recorder import Recorder
-from .reloading import Reloader, Watch
-from .rendering.review import ReviewFormat
+from .reloading import Reloader
 from .settings import STDOUT, Settings, SettingsError, load
 from .version import VERSION
 
@@ -40,13 +39,12 @@ def settings_or_exit(environ: Mapping[str, str]) -> Settings:
         raise SystemExit(2) from None
 
 
-def _clusters_or_exit(directory: str) -> clusters.Clusters | None:
-    """Return the clusters (None for a single one), or end the process: a call that opens us could not say why."""
+def configuration_or_exit(settings: Settings, metrics: Metrics) -> Configuration:
+    """Return what the mounted files say, or end the process: a call that opens us could not say why."""
     try:
-        return clusters.load(directory) if directory else None
-    except (clusters.ClustersError, OSError) as error:
-        hint = "docs/security.md says how the Secret is made"
-        print(f"kube-audit-function: AUDIT_CLUSTERS_DIR: {error} (hint: {hint})", file=sys.stderr)  # noqa: T201 - as above
+        return Configuration(settings.recording, degraded=metrics.degraded)
+    except ConfigurationError as error:
+        print(f"kube-audit-function: {error}", file=sys.stderr)  # noqa: T201 - as above
         raise SystemExit(2) from None
 
 
@@ -60,7 +58,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self._clusters = _clusters_or_exit(settings.recording.clusters_dir)
+        self._configuration = configuration_or_exit(settings, self.metrics)
         self.endpoint: Endpoint | None = None
         self._journal: Journal | None = None
         self._stops: list[Callable[[], None]] = []
@@ -76,12 +74,12 @@ class Service:
         sys.setswitchinterval(SWITCH_SECONDS)
         self._journal = self._open_journal()
         self.endpoint = Endpoint(
-            Recorder(ReviewFormat()),
+            self._configuration.recorder,
             self._journal,
             self.metrics,
             body_bytes_max=self.settings.recording.body_bytes_max,
             cluster_name=self.settings.recording.cluster_name,
-            clusters=self._clusters,
+            clusters=self._configuration.clusters,
         )
         self._start_reloading(self.endpoint)
         self._start_metrics()
@@ -140,13 +138,13 @@ class Service:
         return Journal(writer, group_stored=group_stored)
 
     def _start_reloading(self, endpoint: Endpoint) -> None:
-        watches = []
-        if directory := self.settings.recording.clusters_dir:
+        configuration = self._configuration
 
-            def load_clusters() -> None:
-                endpoint.clusters = clusters.load(directory)
+        def changed() -> None:
+            endpoint.recorder = configuration.recorder
+            endpoint.clusters = configuration.clusters
 
-            watches.append(Watch("clusters", (directory,), load_clusters))
+        watches = configuration.watches(changed)
         reloader = Reloader(watches, lambda config, successful: self.metrics.reloaded(config, successful=successful))
         reloader.start()
         self._stops.append(reloader.stop)
@@ -169,5 +167,8 @@ class Service:
         journal, recording = self.settings.journal, self.settings.recording
         where = "stdout (NOT durable)" if journal.dir == STDOUT else f"{journal.dir} (fsync {journal.fsync})"
         who = f"the clusters in {recording.clusters_dir}" if recording.clusters_dir else recording.cluster_name
-        of_whom = f" of {who}" if who else ""
-        return f"kube-audit-function {VERSION}: recording reviews{of_whom} to {where}, format {recording.format}"
+        return (
+            f"kube-audit-function {VERSION}: recording reviews{f' of {who}' if who else ''} to {where}, format "
+            f"{recording.format}, policy {recording.policy_file or 'built in'}, "
+            f"redaction {recording.redaction_file or 'built in'}"
+        )

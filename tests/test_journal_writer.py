@@ -195,7 +195,7 @@ def test_segments_are_cut_by_age(tmp_path):
 
 
 def test_everysec_syncs_after_a_second_and_at_once_when_much_waits(tmp_path):
-    """The promise of everysec: at most a second of records, and at most 8 MiB, wait for the disk."""
+    """The promise of everysec: at most a second of records, and at most 4 MiB, wait for the disk."""
     files = ModelFiles()
     writer = writer_on(tmp_path, files, every_second=True, limits=SMALL._replace(segment_bytes_max=1 << 30))
     writer.store(GROUPS[0])

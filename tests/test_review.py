@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from function.rendering.review import ReviewFormat
-from function.review import PREFIX, BadReview, TooDeep, answer, decode, degrade
+from function.review import PREFIX, BadReview, Beyond, answer, decode, degrade
 
 DATA = pathlib.Path(__file__).parent / "data"
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -39,6 +39,13 @@ def body(request=None, /, **top):
 def raw_body(obj: bytes) -> bytes:
     head = json.dumps(HEAD, separators=(",", ":")).encode()
     return PREFIX + head[:-1] + b',"object":' + obj + b',"oldObject":null,"dryRun":false,"options":null}}\n'
+
+
+def decode_or_degrade(raw: bytes):
+    try:
+        return decode(raw)
+    except Beyond as beyond:
+        return degrade(raw, reason=beyond.reason, size=len(raw), sha256=hashlib.sha256(raw).hexdigest())
 
 
 def line(review, **options):
@@ -79,7 +86,10 @@ BAD = [
     ("json", body().replace(b'"a":1', b'"a":"\n"')),
     ("json", b"\xef\xbb\xbf" + body()),
     ("utf8", body().replace(b"alice", b"al\xffce")),
-    ("utf8", raw_body(b'"\xed\xa0\x80"')),
+    ("utf8", body().replace(b'"v1","kind"', b'"v1\xff","kind"')),
+    ("json", raw_body(b'"\xff')),
+    ("json", raw_body(b'["\\ud800",NaN]')),
+    ("json", raw_body(b'["\\u00"]')),
     ("fields", b"null"),
     ("fields", b"[]"),
     ("fields", b"{}"),
@@ -115,7 +125,7 @@ BAD = [
 def test_what_no_api_server_sends_is_refused_with_a_reason(reason, raw):
     """BadReview, with a bounded reason and a hint: the caller answers 400."""
     with pytest.raises(BadReview) as refused:
-        decode(raw)
+        decode_or_degrade(raw)
     assert refused.value.reason == reason
     assert refused.value.hint
 
@@ -172,7 +182,7 @@ def test_with_objects_changes_two_fields_and_nothing_else():
 def test_what_is_nested_too_deeply_is_degraded(levels):
     """The head stays, with size, digest and reason: nobody hides behind brackets."""
     raw = raw_body(b"[" * levels + b"]" * levels)
-    with pytest.raises(TooDeep):
+    with pytest.raises(Beyond):
         decode(raw)
     digest = hashlib.sha256(raw).hexdigest()
     record = json.loads(line(degrade(raw, reason="too_deep", size=len(raw), sha256=digest)))
@@ -180,14 +190,21 @@ def test_what_is_nested_too_deeply_is_degraded(levels):
     assert record["degraded"] == {"reason": "too_deep", "bytes": len(raw), "sha256": digest}
 
 
+@pytest.mark.parametrize("obj", [b'"\\ud800"', b'{"\\udc00\\ud800":1}', b'"\xff"', b'"\xed\xa0\x80"', b'{"\xc3":1}'])
+def test_text_that_is_not_unicode_is_degraded(obj):
+    """Go passes a ControllerRevision's data on unread, so an API server can send it: nobody hides behind a byte."""
+    raw = raw_body(obj)
+    record = json.loads(line(decode_or_degrade(raw)))
+    assert record["request"] == HEAD
+    assert record["degraded"]["reason"] == "not_unicode"
+    assert record["degraded"]["sha256"] == hashlib.sha256(raw).hexdigest()
+
+
 def test_nothing_is_nested_deeply_enough_to_be_refused():
     """From flat to far beyond every parser: whole or degraded, never BadReview."""
     for levels in (1, 200, 400, 600, 800, 950, 980, 1000, 1024, 1500, 5000):
         raw = raw_body(b'{"a":' * levels + b"1" + b"}" * levels)
-        try:
-            assert decode(raw).request.uid == "u-1"
-        except TooDeep:
-            assert degrade(raw, reason="too_deep", size=1, sha256="").request.uid == "u-1"
+        assert decode_or_degrade(raw).request.uid == "u-1"
 
 
 def test_the_head_is_found_behind_misleading_keys():
@@ -253,8 +270,8 @@ def test_any_json_object_survives(value, indent, ascii_only):
         return
     try:
         record = line(decode(raw))
-    except BadReview:
-        assert "\\ud" in raw.decode().lower(), "only lone surrogates may be refused"
+    except Beyond:
+        assert "\\ud" in raw.decode().lower(), "only half of a surrogate pair may be beyond us"
         return
     assert json.loads(record)["request"]["object"] == json.loads(raw)["request"]["object"]
     assert record.count(b"\n") == 1
@@ -263,7 +280,7 @@ def test_any_json_object_survives(value, indent, ascii_only):
 @given(st.sampled_from(REVIEWS), st.data())
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_damaged_reviews_are_refused_or_recorded_as_valid_json(raw, data):
-    """Bytes cut, changed or inserted at random: BadReview, TooDeep, or a record that is one line of valid JSON."""
+    """Bytes cut, changed or inserted at random: BadReview, Beyond, or a record that is one line of valid JSON."""
     at = data.draw(st.integers(0, len(raw) - 1))
     damage = data.draw(st.sampled_from(["cut", "flip", "insert", "delete"]))
     byte = bytes([data.draw(st.integers(0, 255))])
@@ -275,7 +292,7 @@ def test_damaged_reviews_are_refused_or_recorded_as_valid_json(raw, data):
     }[damage]
     try:
         record = line(decode(raw))
-    except (BadReview, TooDeep):
+    except (BadReview, Beyond):
         return
     assert record.endswith(b"}\n")
     assert b"\n" not in record[:-1]

@@ -29,7 +29,7 @@ log = logging.getLogger("audit.journal")
 
 # Under everysec: sync earlier than after a second when this much waits, so that what has to be kept for
 # writing it once more stays bounded.
-UNSYNCED_BYTES_MAX = 8 << 20
+UNSYNCED_BYTES_MAX = 4 << 20
 SYNC_SECONDS = 1.0
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})

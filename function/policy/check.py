@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from ..review import HEAD_BYTES_MAX, BadReview, Review, TooDeep, decode, degrade
+from ..review import HEAD_BYTES_MAX, BadReview, Beyond, Review, decode, degrade
 from .loading import PolicyError, load
 from .matching import VERBS, Decision, Matcher
 from .objects import apply
@@ -128,8 +128,8 @@ def _opened(path: str) -> AbstractContextManager[BinaryIO]:
 def _review(line: bytes) -> Review:
     try:
         return decode(line)
-    except TooDeep:
-        return degrade(line[:HEAD_BYTES_MAX], reason="too_deep", size=len(line), sha256="")
+    except Beyond as beyond:
+        return degrade(line[:HEAD_BYTES_MAX], reason=beyond.reason, size=len(line), sha256="")
 
 
 def _bytes_kept(line: bytes, review: Review, decision: Decision) -> int:

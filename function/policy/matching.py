@@ -125,7 +125,7 @@ class Matcher:
 
     def _remembered(self, key: tuple[object, ...], decision: Decision) -> Decision:
         if len(self._decisions) >= self._decisions_max:
-            del self._decisions[next(iter(self._decisions))]
+            self._decisions.clear()  # one step: large reviews are decided on a thread of their own
         self._decisions[key] = decision
         return decision
 
