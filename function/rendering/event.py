@@ -126,8 +126,12 @@ def _told(review: Review) -> _Told:
     # A CONNECT's options as redaction left them: rules may have blanked a command.
     query = request_uri.connection(review.object) if request.operation == "CONNECT" else sent.query
     inferred = ["verb"] if verb_.inferred else []
-    if verb_.forced:
-        query += "&force=true"
+    more = "force=true" if verb_.forced else ""
+    if request.operation in ("CREATE", "UPDATE"):
+        timeout = request_uri.known_timeout(request.userInfo.username, resource, subresource, namespace, request.name)
+        more += f"timeout={timeout}" if timeout else ""  # nothing that sends the one sends the other
+    if more:
+        query += f"&{more}" if query else f"?{more}"
         inferred.insert(0, "requestURI")
     updated = written if verb_.name == "update" else _NO_METADATA
     reference = _ObjectRef(

@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from ..review import Resource
 
-__all__ = ["Sent", "connection", "path", "sent"]
+__all__ = ["Sent", "connection", "known_timeout", "path", "sent"]
 
 # What Go's net/url leaves as it is in a path, beside letters, digits and -_.~
 _PATH_SAFE = "$&+,/:;=@"
@@ -77,6 +77,23 @@ def _sent(options: bytes) -> Sent:
     if given.fieldValidation:
         pairs.append(("fieldValidation", given.fieldValidation))
     return Sent(given.fieldManager, _query(pairs))
+
+
+_LEADER_LEASES = frozenset(["kube-controller-manager", "kube-scheduler", "cloud-controller-manager"])
+
+
+def known_timeout(user: str, resource: Resource, subresource: str, namespace: str, name: str) -> str:
+    """Return the ``timeout`` that Kubernetes' own clients send with a heartbeat, ``""`` for anything else.
+
+    Leader election sends half its renew deadline, 10 s by default (client-go/tools/leaderelection/resourcelock); a
+    kubelet the period of its status updates, 10 s by default (kubernetes/cmd/kubelet).
+    """
+    if resource.resource == "leases":
+        if namespace == "kube-system" and name in _LEADER_LEASES:
+            return "5s"
+        return "10s" if namespace == "kube-node-lease" and user.startswith("system:node:") else ""
+    is_status = resource.resource == "nodes" and subresource == "status"
+    return "10s" if is_status and user.startswith("system:node:") else ""
 
 
 _any = msgspec.json.Decoder().decode
