@@ -257,21 +257,23 @@ def test_a_websocket_handshake_is_an_ordinary_request(server):
 
 def test_a_slow_body_ends_with_503_before_the_deadline(server):
     """Also one that never begins."""
-    for sent in (b"", b"{"):
-        started = time.monotonic()
-        with server.socket() as raw, raw.makefile("rb") as file:
+    started = time.monotonic()
+    with server.socket() as never, server.socket() as slow:
+        for raw, sent in ((never, b""), (slow, b"{")):
             raw.sendall(raw_post(b" " * 500, "/log-request?timeout=1s")[:-500] + sent)
-            answer = read_answer(file)
-            assert answer.status == 503
-            assert answer.headers["connection"] == "close"
-            assert 0.5 < time.monotonic() - started < 1.0
-            assert file.read() == b""
+        for raw in (never, slow):
+            with raw.makefile("rb") as file:
+                answer = read_answer(file)
+                assert answer.status == 503
+                assert answer.headers["connection"] == "close"
+                assert 0.5 < time.monotonic() - started < 1.0
+                assert file.read() == b""
     assert server.metrics()[REFUSED % "body_timeout"] >= 2
 
 
 @pytest.fixture(scope="module")
 def impatient():
-    command = running.patched(server__HEADER_SECONDS=0.3, server__FINISH_SECONDS=1, server__CONNECTIONS_MAX=20)
+    command = running.patched(protocol__HEADER_SECONDS=0.3, protocol__FINISH_SECONDS=1, protocol__CONNECTIONS_MAX=20)
     with running.serve(command=command) as running_server:
         yield running_server
 
@@ -458,12 +460,16 @@ def test_the_bytes_of_objects_pass_through(server):
 
 
 def test_real_reviews_keep_their_bytes(server, review_bodies):
+    """All but those that hold what is redacted."""
     connection = server.connect()
     before = len(server.lines())
-    for body in review_bodies[:60]:
+    bodies = review_bodies[:60]
+    for body in bodies:
         assert running.ask(connection, "POST", "/log-request?timeout=5s", body, JSON).status == 200
-    lines = server.lines()[before:]
-    assert [line.split(b',"requestReceivedTimestamp"')[0] for line in lines] == [b[:-2] for b in review_bodies[:60]]
+    recorded = [line.split(b',"requestReceivedTimestamp"')[0] for line in server.lines()[before:]]
+    changed = [body for body, line in zip(bodies, recorded, strict=True) if line != body[:-2]]
+    assert {json.loads(body)["request"]["resource"]["resource"] for body in changed} <= {"secrets", "serviceaccounts"}
+    assert len(changed) < 10
 
 
 # -- hostile bodies -----------------------------------------------------------------------------------------------
@@ -616,8 +622,10 @@ def hanging():
     """A server whose records go into a pipe that nobody reads: after 64 KB the write blocks, as on a dead disk."""
     with running.serve({"AUDIT_JOURNAL_DIR": "-"}, hold_stdout=True) as server:
         assert server.post(review("fits")).status == 200
-        assert server.post(large(200_000, "blocks"), "/log-request?timeout=1s").status == 503
-        yield server
+        with server.socket() as raw:
+            raw.sendall(raw_post(large(200_000, "blocks"), "/log-request?timeout=1s"))
+            running.wait_for(lambda: server.metrics()[PENDING] > 200_000)
+            yield server
 
 
 def test_a_hanging_store_blocks_no_probe_and_ends_in_503_before_the_deadline(hanging):
@@ -634,7 +642,7 @@ def test_a_hanging_store_blocks_no_probe_and_ends_in_503_before_the_deadline(han
     assert time.monotonic() - started < 1.0
     assert answers[0].status == 503
     assert "retry-after" not in answers[0].headers
-    assert hanging.metrics()[REFUSED % "deadline"] == 2
+    running.wait_for(lambda: hanging.metrics()[REFUSED % "deadline"] == 2)
     hanging.read_stdout()
     running.wait_for(lambda: hanging.post(review("again")).status == 200)
     hanging.signal()

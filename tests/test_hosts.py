@@ -33,7 +33,7 @@ def test_serve_starts_with_a_line_that_says_what_is_recorded_where():
 
 def test_sigterm_drains_then_exits_with_zero():
     """Not ready, serving on with `Connection: close`, then a closed journal."""
-    with running.serve({"AUDIT_DRAIN_SECONDS": "1"}) as server, server.socket() as open_one:
+    with running.serve({"AUDIT_DRAIN_SECONDS": "0.6"}) as server, server.socket() as open_one:
         open_one.sendall(raw_post(review("before")))
         file = open_one.makefile("rb")
         assert "connection" not in read_answer(file).headers
@@ -47,7 +47,7 @@ def test_sigterm_drains_then_exits_with_zero():
         answer = read_answer(file)
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         assert server.wait() == 0
-        assert 0.9 < time.monotonic() - started < 5
+        assert 0.6 < time.monotonic() - started < 5
         assert [record["request"]["uid"] for record in server.records()] == ["before", "draining", "kept"]
         assert server.logged("finished")
         (lock,) = server.journal.glob("*/lock")
