@@ -165,17 +165,29 @@ def read_records(lines: Iterable[bytes], received: Iterable[str] = ()) -> list[R
 
 
 def _record(line: bytes, received: str) -> Record:
-    if json.loads(line)["kind"] == "Event":
-        event = json.loads(line)
+    if line.startswith(b'{"kind":"Event"'):
+        event = _loads(line)
         return Record(event, _seconds(event["requestReceivedTimestamp"]), _names(event))
     record = decode_record(line)
     ns = record.received_ns or 0
     rendered = EventFormat().render(
         record.review, level="Request", received_ns=ns, now_ns=ns, cluster=record.cluster, changes=None
     )
-    event = json.loads(rendered)
+    event = _loads(rendered)
     at = ns / 1e9 if ns else (_seconds(received) if received else None)
     return Record(event, at, _names(event) | {record.review.request.name} - {""})
+
+
+def _loads(line: bytes) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except RecursionError:  # API servers accept objects nested over a thousand levels deep
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(20 * limit)
+        try:
+            return json.loads(line)
+        finally:
+            sys.setrecursionlimit(limit)
 
 
 def _names(event: dict[str, Any]) -> set[str]:
@@ -193,7 +205,7 @@ def read_native(lines: Iterable[bytes]) -> list[Request]:
     by_id: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     for line in lines:
         if line.strip():
-            event = json.loads(line)
+            event = _loads(line)
             by_id[event["auditID"]].append(event)
     requests = [_request(stages) for stages in by_id.values()]
     mutations = [request for request in requests if _is_mutation(request)]
@@ -220,11 +232,12 @@ def _seconds(timestamp: str) -> float:
 
 def compare(records: list[Record], requests: list[Request]) -> Comparison:
     """Match, and explain what is left on both sides."""
-    groups = {_group(record.event): None for record in records}
+    groups = {_group(record.event) for record in records}
+    since, until = _in_force(requests, records)
     unseen: collections.Counter[str] = collections.Counter()
     seen: list[Request] = []
     for request in requests:
-        why = _never_seen(request, set(groups))
+        why = _never_seen(request, groups) or _outside_force(request, since, until)
         if why:
             unseen[why] += 1
         else:
@@ -252,10 +265,43 @@ def _never_seen(request: Request, groups: set[str]) -> str:
     reference = request.reference
     group = reference.get("apiGroup", "")
     if (group, reference["resource"]) in UNSEEN:
-        return "webhook configurations and admission policies"
+        return "webhook configurations and admission policies: never sent"
     if group in SENT_BY_OLDER and group not in groups:
-        return f"{group} (not sent from 1.37 on)"
+        return f"{group} (not sent from 1.37 on, nor here)"
     return ""
+
+
+# How long an API server may take to heed a webhook's configuration.
+TAKE_UP_SECONDS = 10.0
+
+
+def _in_force(requests: list[Request], records: list[Record]) -> tuple[float, float]:
+    """Return from when and until when webhooks were called, as far as the native log has their configuration.
+
+    From the first record after the first configuration was created (a moment later, at most) until the last one was
+    deleted. Without records' times, or without configurations in the log: always.
+    """
+    times = [record.at for record in records if record.at is not None]
+    changes = [
+        request
+        for request in requests
+        if request.admitted and request.reference["resource"] == "validatingwebhookconfigurations"
+    ]
+    created = [request.end for request in changes if request.event["verb"] in ("create", "patch")]
+    deleted = [request.start for request in changes if request.event["verb"] in ("delete", "deletecollection")]
+    if not created or not times:
+        return -math.inf, math.inf
+    first = min(created)
+    since = min([at for at in times if at >= first - NEAR_SECONDS] + [first + TAKE_UP_SECONDS])
+    # A request that one webhook of several still saw has its record: only those after the last are left out.
+    until = max([*deleted, max(times)]) if deleted and max(deleted) > max(created) else math.inf
+    return min(since, first + TAKE_UP_SECONDS), until
+
+
+def _outside_force(request: Request, since: float, until: float) -> str:
+    if request.end < since:
+        return "before the webhook was called"
+    return "after the webhook was deleted" if request.start > until else ""
 
 
 def _deleted(request: Request) -> bool:
@@ -433,7 +479,7 @@ def report(comparison: Comparison) -> Iterator[str]:
     yield "Left out of the native log"
     yield f"{comparison.empty_collections:6}  deletecollection of nothing (or of nothing that shows)"
     for why, n in comparison.unseen.most_common():
-        yield f"{n:6}  {why}: admission never sees them"
+        yield f"{n:6}  {why}"
     yield ""
     yield "What the records are"
     for used_for, n in collections.Counter(record.used_for for record in comparison.records).most_common():

@@ -174,6 +174,8 @@ VERBS = [
     ("patch", True, {"object": written("kubectl", subresource="ephemeralcontainers"), "subResource": "ephemeralcontainers"}, ""),  # debug
     ("update", False, {"object": written("kubectl"), "resource": "roles", "group": "rbac.authorization.k8s.io"}, ""),  # auth reconcile
     ("update", False, {"object": written("kubectl", subresource="approval"), "resource": "certificatesigningrequests", "subResource": "approval"}, ""),
+    ("patch", True, {"object": written("unknown")}, ""),  # a script without a User-Agent
+    ("update", False, {"object": written("kubectl", subresource="finalize"), "subResource": "finalize"}, ""),
     ("patch", True, {"object": written(), "subResource": "scale"}, ""),  # kubectl scale
     ("update", False, {"object": written(), "subResource": "scale", "user": KCM + "horizontal-pod-autoscaler"}, ""),
     ("patch", True, {"object": written(), "resource": "events"}, ""),

@@ -240,6 +240,32 @@ def test_what_admission_never_sees_is_left_out():
     assert sum(comparison.unseen.values()) == 2
 
 
+def test_requests_before_and_after_the_webhook_are_left_out_where_the_log_has_it():
+    """The API server takes a moment to heed a new configuration; a miss after the first record is a miss."""
+
+    def hook(verb, number):
+        event = request(verb, number)
+        event["objectRef"].update(apiGroup="admissionregistration.k8s.io", resource="validatingwebhookconfigurations")
+        return event
+
+    events = [
+        request("create", 1),
+        hook("create", 2),
+        request("create", 3),  # not heeded yet
+        request("create", 5),
+        request("create", 8),  # lost
+        hook("delete", 10),
+        request("create", 12),
+    ]
+    comparison = compared([body("CREATE", 5.01)], events)
+    assert comparison.equality()["recall"] == (1, 2)
+    assert [missed.event["auditID"] for missed in comparison.missed] == ["id-8"]
+    assert comparison.unseen["before the webhook was called"] == 2
+    assert comparison.unseen["after the webhook was deleted"] == 1
+    late = compared([body("CREATE", 30.01)], [hook("create", 2), request("create", 20), request("create", 30)])
+    assert late.equality()["recall"] == (1, 2)
+
+
 def test_generated_names_match_by_the_response_where_there_is_one():
     """Two at once: each request takes the object that it was answered with, in whatever order they came."""
     bodies = [body("CREATE", 1.01, name="w-bbbbb"), body("CREATE", 1.02, name="w-ccccc")]

@@ -80,7 +80,7 @@ def verb(request: Request, resource: Resource, subresource: str, manager: str, w
     patched = (
         manager in _PATCHING_MANAGERS
         or _patching_client(user, resource, subresource)
-        or (not manager and _by_kubectl(user, resource, subresource, written))
+        or (not manager and _by_hand(user, resource, subresource, written))
     )
     return _PATCH if patched else _UPDATE
 
@@ -100,6 +100,9 @@ _PATCHING_MANAGERS = frozenset(
         "helm",
     ]
 )
+
+# The managers of those who name none: kubectl by its User-Agent, and whoever sends no User-Agent.
+_HANDS = frozenset(["kubectl", "unknown"])
 
 # Clients of Kubernetes itself that write these resources with PATCH only (kubernetes/pkg/controller, cloud-provider,
 # component-helpers, pkg/kubelet, pkg/scheduler). What some of them also write with PUT is not here.
@@ -144,17 +147,18 @@ def _patching_client(user: str, resource: Resource, subresource: str) -> bool:
     return user == "system:kube-scheduler" and subresource == "status" and resource.resource == "pods"
 
 
-def _by_kubectl(user: str, resource: Resource, subresource: str, written: Metadata) -> bool:
-    """Whether a command of kubectl wrote last that names no manager: the server then names it after its User-Agent.
+def _by_hand(user: str, resource: Resource, subresource: str, written: Metadata) -> bool:
+    """Whether a person wrote last, with a client that names no manager: the server names it after its User-Agent.
 
-    These are cordon, drain, debug and rollout undo, all patches. Two are not: certificate approve and auth reconcile.
-    A Scale has no managedFields; people scale with kubectl, which patches, and controllers with PUT.
+    For kubectl these are cordon, drain, debug and rollout undo, all patches; certificate approve and auth reconcile
+    are not. A client without a User-Agent is a script, and a PUT wants more of a script than a patch. A Scale has no
+    managedFields: people scale with kubectl, which patches, and controllers with PUT.
     """
     if subresource == "scale":
         return not user.startswith("system:")
-    if subresource == "approval" or resource.group == "rbac.authorization.k8s.io":
+    if subresource in ("approval", "finalize") or resource.group == "rbac.authorization.k8s.io":
         return False
     entries = written.managedFields or ()
     newest = max((entry.time for entry in entries), default="")
     last = [entry for entry in entries if entry.time == newest and entry.subresource == subresource]
-    return bool(last) and all(entry.manager == "kubectl" and entry.operation == "Update" for entry in last)
+    return bool(last) and all(entry.manager in _HANDS and entry.operation == "Update" for entry in last)
