@@ -321,6 +321,21 @@ def test_too_many_connections_cost_an_idle_one(impatient):
     assert impatient.metrics()[CUT] >= 20
 
 
+def test_scarce_descriptors_are_left_for_probes_and_the_journal():
+    """As many connections as there may be are open, and more come."""
+    command = running.patched()
+    command[2] = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (128, 200))\n" + command[2]
+    with running.serve(command=command) as server, contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(server.socket())
+        assert server.ready()
+        assert server.post(review("scarce")).status == 200
+        assert server.records("scarce")
+        samples = server.metrics()
+        assert samples["process_max_fds"] == 200  # it asked for what it may have
+        assert samples["process_open_fds"] < 190
+
+
 @pytest.mark.long
 def test_slow_headers_are_cut_off_after_ten_seconds(server):
     with server.socket() as slow:
