@@ -313,6 +313,13 @@ def test_targets_are_the_promised_ones():
     assert TARGETS == {"recall": 100, "user": 99, "path": 99, "objectRef": 97, "verb": 93, "requestURI": 85}
 
 
+def test_the_documented_table_is_what_the_script_prints():
+    printed = "\n".join(
+        report(compare_files(DATA / "reviews.ndjson", DATA / "native-audit.ndjson", DATA / "received.txt"))
+    )
+    assert printed in (HERE.parent / "docs" / "events.md").read_text()
+
+
 def test_comparing_changes_nothing_it_was_given(bundled):
     lines, received, native = bundled
     requests = read_native(native.splitlines())
