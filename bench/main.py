@@ -218,7 +218,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kube-audit-bench-", dir=options.scratch) as scratch:
         bench = Bench(options, scratch)
         print(header(options, scratch))
-        {"compare": bench.compare, "start": bench.starts, "large": bench.large, "soak": bench.soak}[options.what]()
+        try:
+            {"compare": bench.compare, "start": bench.starts, "large": bench.large, "soak": bench.soak}[options.what]()
+        except RuntimeError as error:
+            print(f"bench/run: {error}", file=sys.stderr)
+            return 2
     if options.json:
         with open(options.json, "w") as file:
             json.dump({"header": header(options, options.scratch), **bench.raw}, file)
