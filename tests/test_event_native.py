@@ -59,6 +59,15 @@ def test_all_forms_of_records_compare_alike(bundled, tmp_path):
     assert answers[0] == answers[1] == answers[2]
 
 
+def test_a_torn_record_is_told_and_missed(capsys):
+    whole = body("CREATE", 1.01)
+    comparison = compared(
+        [whole, body("CREATE", 5.01, name="y")[:-9]], [request("create", 1), request("create", 5, name="y")]
+    )
+    assert comparison.equality()["recall"] == (1, 2)
+    assert capsys.readouterr().err.startswith("line 2 of the records: not JSON")
+
+
 def test_a_lost_record_is_a_miss(bundled):
     """Recall falls with every record taken away, but where another review of the same request stands for it.
 
