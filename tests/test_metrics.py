@@ -15,6 +15,8 @@ from running import JSON, review
 from function.endpoint import Refusal
 from function.metrics import REFUSAL_REASONS, Metrics
 
+pytestmark = pytest.mark.xdist_group("metrics")  # one server for the module, on one worker
+
 HTTP = "kube_audit_rest_http_requests_total"
 VALID = "kube_audit_rest_valid_requests_processed_total"
 OURS = "kube_audit_function_"
