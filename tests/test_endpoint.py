@@ -87,7 +87,7 @@ def test_reviews_are_recorded_on_both_paths(server, path):
         ("POST", "/log-request", review()[:-20], JSON, 400, None),
     ],
 )
-def test_refusals(server, method, path, body, headers, status, allow):  # noqa: PLR0917 - a table's columns
+def test_refusals(server, method, path, body, headers, status, allow):
     """Each has a status, and JSON with an error and a hint; never Retry-After, which API servers would obey."""
     before = len(server.lines())
     answer = server.request(method, path, body, headers)

@@ -25,6 +25,7 @@ REPORT = TREE / "build" / "e2e" / "report.md"
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("e2e")
     group.addoption("--webhook", metavar="URL", help="another webhook to measure beside ours: https://host:port/path")
+    group.addoption("--keep", action="store_true", help="keep logs and journals, as after a failure")
     group.addoption("--ca", metavar="FILE", help="the certificate authority of --webhook, in PEM")
 
 
@@ -58,7 +59,7 @@ def directory(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A folder for everything of this run; it stays when a test failed, and its name is printed."""
     made = Path(tempfile.mkdtemp(prefix="kube-audit-e2e-"))
     yield made
-    if request.session.testsfailed:
+    if request.session.testsfailed or request.config.getoption("--keep"):
         print(f"\nlogs and journals of this run: {made}")
     else:
         shutil.rmtree(made, ignore_errors=True)

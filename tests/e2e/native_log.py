@@ -159,9 +159,9 @@ def _name(event: dict[str, Any], ref: dict[str, Any]) -> str:
 
 
 def _asks_dry_run(event: dict[str, Any]) -> bool:
-    """Return whether the body asks for a dry run, as DeleteOptions and evictions can."""
+    """Return whether the body is DeleteOptions that ask for a dry run.
+
+    An eviction's deleteOptions do not count: API servers send that review with `dryRun: false`.
+    """
     body = event.get("requestObject")
-    if not isinstance(body, dict):  # a JSON patch is a list
-        return False
-    options = body.get("deleteOptions") or body
-    return bool(options.get("dryRun") == ["All"])
+    return isinstance(body, dict) and body.get("dryRun") == ["All"]  # a JSON patch is a list
