@@ -15,7 +15,7 @@ from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from .endpoint import RECORD_PATH
+from .endpoint import RECORD_PATH, error_body
 from .service import Service
 
 __all__ = ["Protocol", "protocol_of"]
@@ -124,6 +124,13 @@ class Protocol(HttpToolsProtocol):
             self._record(self._parts)
         else:
             super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, and close."""
+        self.service.metrics.refused("http")
+        body = error_body(msg, "speak HTTP/1.1; over TLS where AUDIT_TLS_CERT_FILE is set")
+        self.transport.write(STATUS_LINE[400] + _CONTENT_CLOSE % (len(body), body))
+        self.transport.close()
 
     def is_idle(self) -> bool:
         """Return whether no request is being answered."""
