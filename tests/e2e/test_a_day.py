@@ -76,13 +76,14 @@ def day(plane: ControlPlane, directory: Path, authority: Authority, peer: Any, r
         strict = webhooks.configuration("strict", server.endpoint.url, authority.bundle(), conditions=False)
         shipped = webhooks.configuration("shipped", framework.url, authority.bundle())
         configurations = [strict, shipped, *([peer] if peer else [])]
+        offset = plane.audit_log_bytes()
         with webhooks.registered(plane.admin, *configurations) as since:
             before = api_metrics.read(plane.admin)
             took = workload.run()
             time.sleep(1)  # controllers finish what they began
             window = Window(since, time.time())
             metrics = api_metrics.read(plane.admin).since(before)
-        everything = native_log.read(plane.audit_log, since=since)
+        everything = native_log.read(plane.audit_log, since=since, offset=offset)
         seen = Day(
             window,
             [request for request in everything if request.ended <= window.until],

@@ -25,13 +25,14 @@ DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 def test_a_17_megabyte_review_is_recorded(host: str, plane: ControlPlane, directory: Path, report: Report) -> None:
     """With the shipped configuration, its timeout of one second included."""
     name = f"hiding-{host}"
+    offset = plane.audit_log_bytes()
     with function_hosts.host(host, directory / name, plane.authority) as endpoint:
         configuration = webhooks.configuration(name, endpoint.url, plane.authority.bundle())
         with webhooks.registered(plane.admin, configuration) as since:
             before = api_metrics.read(plane.admin)
             _write_brackets(plane, f"brackets-{host}")
             counted = api_metrics.read(plane.admin).since(before)
-        requests = native_log.read(plane.audit_log, since=since)
+        requests = native_log.read(plane.audit_log, since=since, offset=offset)
         written = records.read(endpoint.journal)
     brackets = [request for request in requests if request.act.name == f"brackets-{host}"]
     found = match(brackets, [record for record in written if record.act.name == f"brackets-{host}"])
