@@ -141,6 +141,16 @@ def test_nothing_is_recorded_that_did_not_happen(day: Day) -> None:
         _assert_none(f"recorded by {host.name} without a request", host.match.unexplained)
 
 
+def test_every_call_has_one_record(day: Day) -> None:
+    """As many records as the API server made calls, none of them twice."""
+    for host in day.hosts:
+        found = host.match
+        recorded = [record for _, record in found.pairs + found.repeated + found.refused] + found.unexplained
+        assert len({record.uid for record in recorded}) == len(recorded)
+        # The two clocks of the window (times of records, reading of metrics) are a moment apart.
+        assert abs(day.metrics.calls(host.webhook) - len(recorded)) <= 3
+
+
 def test_a_created_object_has_the_uid_that_the_api_server_gave_it(day: Day) -> None:
     """A record is matched to the very object, not to one of the same name."""
     for host in day.hosts:
