@@ -14,7 +14,7 @@ import re
 
 from .reloading import directory_entries
 
-__all__ = ["Cluster", "Clusters", "ClustersError", "load"]
+__all__ = ["Cluster", "Clusters", "ClustersError", "load", "read_tokens"]
 
 # A webhook's path holds DNS-1123 segments only; 26 characters of base 36 are more than 128 bits.
 TOKEN = re.compile(r"[a-z0-9]{26,128}")
@@ -97,7 +97,21 @@ def load(path: str, previous: Clusters | None = None) -> Clusters:
 
     Raises `ClustersError`, `OSError`.
     """
-    digests: dict[str, Digests] = {}
+    found = read_tokens(path)
+    if not found:
+        raise ClustersError(f"{path}: holds no cluster")
+    digests = {
+        name: tuple(hashlib.sha256(token.encode()).digest() for token in tokens) for name, tokens in found.items()
+    }
+    return Clusters(digests, previous)
+
+
+def read_tokens(path: str) -> dict[str, list[str]]:
+    """Return the tokens in the directory ``path`` by cluster, as each file lists them.
+
+    Raises `ClustersError`, `OSError`.
+    """
+    found: dict[str, list[str]] = {}
     mistakes: list[str] = []
     for file in directory_entries(path):
         name = os.path.basename(file)
@@ -109,12 +123,10 @@ def load(path: str, previous: Clusters | None = None) -> Clusters:
             mistakes.append(f"{name}: holds no token")
         elif not all(TOKEN.fullmatch(token) for token in tokens):
             mistakes.append(f"{name}: a token is 26 to 128 lower-case letters and digits")
-        digests[name] = tuple(hashlib.sha256(token.encode()).digest() for token in tokens)
-    if not digests:
-        mistakes.append(f"{path}: holds no cluster")
+        found[name] = tokens
     if mistakes:
         raise ClustersError("; ".join(mistakes))
-    return Clusters(digests, previous)
+    return found
 
 
 def _noise(count: int) -> Digests:
