@@ -50,8 +50,10 @@ class Document(NamedTuple):
 def main(argv: list[str]) -> int:
     """Run the command of ``argv`` (what follows ``clusters``) and return its exit code: 1 when it could not be done."""
     arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
     try:
-        command: Callable[[argparse.Namespace], int] = arguments.command
+        if "secret" in arguments:
+            _pair(arguments.secret, "--secret")
         return command(arguments)
     except (ClustersError, WebhookError) as error:
         return _refused(str(error))
@@ -209,7 +211,7 @@ def _service(text: str) -> Service:
 
 def _pair(text: str, option: str) -> tuple[str, str]:
     namespace, _, name = text.partition("/")
-    if not namespace or not name or "/" in name:
+    if not _SUBDOMAIN.fullmatch(namespace) or not _SUBDOMAIN.fullmatch(name):
         raise WebhookError(f"{option} is NAMESPACE/NAME")
     return namespace, name
 

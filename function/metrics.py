@@ -183,5 +183,6 @@ _BY_CLUSTER: Final[tuple[tuple[str, type[CounterMetricFamily | GaugeMetricFamily
     ("beyond_share", CounterMetricFamily, "cluster_beyond_share_total", "Refused for the sake of other clusters"),
     ("tokens_refused", CounterMetricFamily, "cluster_tokens_refused_total", "Wrong tokens"),
     ("in_flight", GaugeMetricFamily, "cluster_requests_in_flight", "Reviews that are being answered"),
+    ("body_bytes", GaugeMetricFamily, "cluster_body_bytes", "Bytes of long bodies held in memory"),
     ("pending_bytes", GaugeMetricFamily, "cluster_pending_bytes", "Bytes of records that wait for the disk"),
 )

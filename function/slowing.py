@@ -15,6 +15,7 @@ __all__ = ["Slowing"]
 FREE_FAILURES = 20
 FAILURES_PER_SECOND = 10
 DELAY_SECONDS_MAX = 1.0
+ROUNDING_SECONDS = 1e-6
 # The clients remembered; the one that has not failed for longest is forgotten first.
 CLIENTS_MAX = 4096
 
@@ -32,7 +33,8 @@ class Slowing:
         self._paid_until[client] = min(until, now + FREE_FAILURES / FAILURES_PER_SECOND + DELAY_SECONDS_MAX)
         if len(self._paid_until) > CLIENTS_MAX:
             self._paid_until.popitem(last=False)
-        return min(max(0.0, until - now - FREE_FAILURES / FAILURES_PER_SECOND), DELAY_SECONDS_MAX)
+        delay = until - now - FREE_FAILURES / FAILURES_PER_SECOND
+        return min(delay, DELAY_SECONDS_MAX) if delay > ROUNDING_SECONDS else 0.0
 
 
 def _client(address: str) -> str | bytes:
