@@ -399,7 +399,7 @@ def test_check_when_somebody_else_answers(pki, directory, status, body, said):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pki / "tls.crt", pki / "tls.key")
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         where = ["--url", f"https://localhost:{server.server_address[1]}", "--ca-file", str(pki / "ca.crt")]
