@@ -28,7 +28,7 @@ from .recorder import Recorder
 from .review import HEAD_BYTES_MAX, BadReview, Beyond, Review, answer, decode, degrade
 from .slowing import Slowing
 
-__all__ = ["Endpoint"]
+__all__ = ["Endpoint", "error_body"]
 
 log = logging.getLogger("audit.endpoint")
 
@@ -70,7 +70,7 @@ class Refusal(Exception):  # noqa: N818 - it is the answer, not an error of ours
 
     def body(self) -> bytes:
         """Return the answer's body: JSON with ``error`` and ``hint``."""
-        return _error(str(self), self.hint)
+        return error_body(str(self), self.hint)
 
 
 class _Disconnected(Exception):  # noqa: N818
@@ -375,11 +375,15 @@ class Endpoint:
 
     def _probe(self, scope: Scope) -> tuple[int, bytes]:
         if scope["method"] not in ("GET", "HEAD"):
-            return 405, _error("method not allowed", "probe with GET")
+            return 405, error_body("method not allowed", "probe with GET")
         if PROBES[scope["path"]] == "alive":
             return 200, b'{"status":"alive"}'
         ready, why = self.ready()
-        return (200, b'{"status":"ready"}') if ready else (503, _error(why, "reviews go to another instance meanwhile"))
+        return (
+            (200, b'{"status":"ready"}')
+            if ready
+            else (503, error_body(why, "reviews go to another instance meanwhile"))
+        )
 
     # -- reading ----------------------------------------------------------------------------------------------
 
@@ -544,7 +548,8 @@ def _frames(error: BaseException) -> list[str]:
     return [f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames]
 
 
-def _error(error: str, hint: str) -> bytes:
+def error_body(error: str, hint: str) -> bytes:
+    """Return the body of every answer but 200: JSON with ``error`` and ``hint``."""
     return orjson.dumps({"error": error, "hint": hint})
 
 

@@ -20,9 +20,8 @@ from .version import VERSION
 __all__ = ["REFUSAL_REASONS", "Metrics"]
 
 REFUSAL_REASONS: Final = (
-    "body_timeout", "cluster", "content_type", "deadline", "disconnected", "duplicate", "fields", "head", "internal",
-    "journal",
-    "json", "kind", "method", "overloaded", "path", "share", "too_large", "uid", "utf8",
+    "body_timeout", "cluster", "content_type", "deadline", "disconnected", "duplicate", "fields", "head", "http",
+    "internal", "journal", "json", "kind", "method", "overloaded", "path", "share", "too_large", "uid", "utf8",
 )  # fmt: skip
 _REQUEST_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _SYNC_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 10)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import resource
 import time
 from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from .endpoint import RECORD_PATH
+from .endpoint import RECORD_PATH, error_body
 from .service import Service
 
 __all__ = ["Protocol", "protocol_of"]
@@ -25,6 +26,8 @@ KEEP_ALIVE_SECONDS = 150
 HEADER_SECONDS = 10.0
 HEADER_BYTES_MAX = 64 << 10
 CONNECTIONS_MAX = 4096
+# Descriptors for everything but connections: the journal, the metrics, files that are read again.
+DESCRIPTORS_SPARE = 64
 # Every review in flight ends within its deadline (30 s at most).
 FINISH_SECONDS = 31
 
@@ -35,7 +38,21 @@ _CONTENT_CLOSE = b"connection: close\r\n" + _CONTENT
 
 def protocol_of(service: Service) -> type[Protocol]:
     """Return the protocol class for the connections of ``service`` (uvicorn makes the instances)."""
-    return type("Protocol", (Protocol,), {"service": service})
+    return type("Protocol", (Protocol,), {"service": service, "connections_max": _connections_max()})
+
+
+def _connections_max() -> int:
+    """Return how many connections there may be: fewer than `CONNECTIONS_MAX` where descriptors are scarce.
+
+    Many container runtimes start processes with 1,024 descriptors, and let them ask for more. Without one left, a
+    probe could not even be accepted.
+    """
+    wanted = CONNECTIONS_MAX + DESCRIPTORS_SPARE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return CONNECTIONS_MAX if soft == resource.RLIM_INFINITY else max(1, min(CONNECTIONS_MAX, soft - DESCRIPTORS_SPARE))
 
 
 class _ShortCycle:
@@ -57,7 +74,8 @@ class Protocol(HttpToolsProtocol):
     ``_parts`` holds the body while the short way is open, else it is None.
     """
 
-    service: Service  # given by the subclass that `protocol_of` makes
+    service: Service  # these two are given by the subclass that `protocol_of` makes
+    connections_max: int
     _since = 0.0
     _header_bytes = 0
     _in_body = False
@@ -67,7 +85,7 @@ class Protocol(HttpToolsProtocol):
         """Start the clock, and keep the number of connections bounded."""
         super().connection_made(transport)
         self._since = time.monotonic()
-        if len(self.connections) > CONNECTIONS_MAX:
+        if len(self.connections) > self.connections_max:
             self._close_an_idle_connection()
 
     def data_received(self, data: bytes) -> None:
@@ -106,6 +124,13 @@ class Protocol(HttpToolsProtocol):
             self._record(self._parts)
         else:
             super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, and close."""
+        self.service.metrics.refused("http")
+        body = error_body(msg, "speak HTTP/1.1; over TLS where AUDIT_TLS_CERT_FILE is set")
+        self.transport.write(STATUS_LINE[400] + _CONTENT_CLOSE % (len(body), body))
+        self.transport.close()
 
     def is_idle(self) -> bool:
         """Return whether no request is being answered."""

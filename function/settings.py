@@ -107,6 +107,8 @@ def load(environ: Mapping[str, str]) -> Settings:
     values: dict[str, Any] = {}
     for setting in SETTINGS:
         text = environ.get(setting.name, "") or setting.default
+        if "://" in text and _SERVICE_LINK.fullmatch(setting.name):
+            text = setting.default  # of a Service called audit-metrics; nobody can set it to an address
         try:
             values[setting.name] = setting.parse(text)
         except ValueError as error:

@@ -161,7 +161,15 @@ def _split(event: dict[str, Any]) -> tuple[str, str]:
 def read_records(lines: Iterable[bytes], received: Iterable[str] = ()) -> list[Record]:
     """Return the records of lines in any of the three forms."""
     times = iter(received)
-    return [_record(line, next(times, "").strip()) for line in lines if line.strip()]
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            at = next(times, "").strip()
+            try:
+                records.append(_record(line, at))
+            except ValueError as error:  # a torn tail; what it recorded is missed by itself
+                print(f"line {number} of the records: {error}", file=sys.stderr)
+    return records
 
 
 def _record(line: bytes, received: str) -> Record:

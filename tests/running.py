@@ -174,7 +174,7 @@ def serve(env=None, *, command=SERVE, journal=None, scheme="http", wait=True, ho
     with contextlib.ExitStack() as stack:
         if journal is None:
             journal = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
-        port, metrics_port = free_port(), free_port()
+        port, metrics_port = free_ports(2)
         settings = {
             "PORT": str(port),
             "AUDIT_METRICS_PORT": str(metrics_port),
@@ -256,8 +256,15 @@ def clean_environment():
 
 
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """Return a port that nobody listens on."""
+    return free_ports(1)[0]
+
+
+def free_ports(count):
+    """Return different ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
 
 
 def can_connect(port):

@@ -86,8 +86,15 @@ def test_redaction_rules_are_reloaded(tmp_path):
         assert server.metrics()[RELOADED % "redaction"] == 0
 
 
-@pytest.mark.parametrize("name", ["AUDIT_POLICY_FILE", "AUDIT_REDACTION_FILE", "AUDIT_REDACTION_KEY_FILE"])
-@pytest.mark.parametrize("host", ["serve", "functions-framework"])
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("serve", "AUDIT_POLICY_FILE"),
+        ("serve", "AUDIT_REDACTION_FILE"),
+        ("serve", "AUDIT_REDACTION_KEY_FILE"),
+        ("functions-framework", "AUDIT_POLICY_FILE"),
+    ],
+)
 def test_a_file_that_cannot_be_used_ends_the_start(tmp_path, name, host):
     path = tmp_path / "file"
     path.write_text("k3y" if name.endswith("KEY_FILE") else "{kind: [")

@@ -14,6 +14,8 @@ from running import JSON, large, nested, raw_post, read_answer, review
 
 from function import endpoint
 
+pytestmark = pytest.mark.xdist_group("endpoint")  # one server for the module, on one worker
+
 BODY_BYTES_MAX = 256 << 10
 
 
@@ -85,7 +87,7 @@ def test_reviews_are_recorded_on_both_paths(server, path):
         ("POST", "/log-request", review()[:-20], JSON, 400, None),
     ],
 )
-def test_refusals(server, method, path, body, headers, status, allow):  # noqa: PLR0917 - a table's columns
+def test_refusals(server, method, path, body, headers, status, allow):
     """Each has a status, and JSON with an error and a hint; never Retry-After, which API servers would obey."""
     before = len(server.lines())
     answer = server.request(method, path, body, headers)
@@ -319,6 +321,21 @@ def test_too_many_connections_cost_an_idle_one(impatient):
         assert impatient.ready()
         assert impatient.post(review("many")).status == 200
     assert impatient.metrics()[CUT] >= 20
+
+
+def test_scarce_descriptors_are_left_for_probes_and_the_journal():
+    """As many connections as there may be are open, and more come."""
+    command = running.patched()
+    command[2] = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (128, 200))\n" + command[2]
+    with running.serve(command=command) as server, contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(server.socket())
+        assert server.ready()
+        assert server.post(review("scarce")).status == 200
+        assert server.records("scarce")
+        samples = server.metrics()
+        assert samples["process_max_fds"] == 200  # it asked for what it may have
+        assert samples["process_open_fds"] < 190
 
 
 @pytest.mark.long

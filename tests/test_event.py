@@ -412,6 +412,14 @@ def test_every_recorded_review_is_one_event(review_bodies):
         is_one_event(reviews.decode(body), "Request", "", None, infer_status=True)
 
 
+def test_every_annotation_is_documented():
+    source = (HERE.parent / "function" / "rendering" / "event.py").read_text()
+    names = set(re.findall(r'PREFIX \+ "([a-z0-9-]+)"', source))
+    assert {"operation", "old-object", "omitted"} <= names
+    documented = (HERE.parent / "docs" / "events.md").read_text()
+    assert [name for name in sorted(names) if f"`…/{name}`" not in documented] == []
+
+
 if __name__ == "__main__":
     GOLDEN.write_bytes(b"".join(golden_lines()))
     sys.exit(0)

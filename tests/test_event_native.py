@@ -59,6 +59,15 @@ def test_all_forms_of_records_compare_alike(bundled, tmp_path):
     assert answers[0] == answers[1] == answers[2]
 
 
+def test_a_torn_record_is_told_and_missed(capsys):
+    whole = body("CREATE", 1.01)
+    comparison = compared(
+        [whole, body("CREATE", 5.01, name="y")[:-9]], [request("create", 1), request("create", 5, name="y")]
+    )
+    assert comparison.equality()["recall"] == (1, 2)
+    assert capsys.readouterr().err.startswith("line 2 of the records: not JSON")
+
+
 def test_a_lost_record_is_a_miss(bundled):
     """Recall falls with every record taken away, but where another review of the same request stands for it.
 
@@ -311,6 +320,13 @@ def test_check_decides_the_exit_code(tmp_path, capsys, bundled):
 
 def test_targets_are_the_promised_ones():
     assert TARGETS == {"recall": 100, "user": 99, "path": 99, "objectRef": 97, "verb": 93, "requestURI": 85}
+
+
+def test_the_documented_table_is_what_the_script_prints():
+    printed = "\n".join(
+        report(compare_files(DATA / "reviews.ndjson", DATA / "native-audit.ndjson", DATA / "received.txt"))
+    )
+    assert printed in (HERE.parent / "docs" / "events.md").read_text()
 
 
 def test_comparing_changes_nothing_it_was_given(bundled):

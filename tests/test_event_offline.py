@@ -123,6 +123,16 @@ def test_metadata_records_become_metadata_events(review_bodies):
     assert event["objectRef"]["uid"] == "u"
 
 
+def test_changes_come_along(review_bodies):
+    """What AUDIT_CHANGES added to a record is in its Event, and in the review that comes out again."""
+    for changes in (b"[]", b'[{"op":"remove","path":"/spec/a~1b"}]'):
+        line = record(review_bodies[0], changes=changes, cluster="blue")
+        event = json.loads(run("--format", "event", stdin=line).stdout)
+        assert event["annotations"][PREFIX + "changes"] == changes.decode()
+        assert event["annotations"][PREFIX + "cluster"] == "blue"
+        assert run("--format", "review", stdin=line).stdout == line
+
+
 def test_degraded_records_stay_degraded(review_bodies):
     degraded = reviews.degrade(review_bodies[0], reason="too_large", size=99, sha256="ab" * 32)
     line = ReviewFormat().render(degraded, level="Request", received_ns=NS, now_ns=NS, cluster="", changes=None)

@@ -15,6 +15,8 @@ from running import JSON, review
 from function.endpoint import Refusal
 from function.metrics import REFUSAL_REASONS, Metrics
 
+pytestmark = pytest.mark.xdist_group("metrics")  # one server for the module, on one worker
+
 HTTP = "kube_audit_rest_http_requests_total"
 VALID = "kube_audit_rest_valid_requests_processed_total"
 OURS = "kube_audit_function_"
@@ -75,7 +77,7 @@ def test_a_recorded_review(server):
         ("head", 400, "POST", "/", b'{"a":' + b" " * 20_000, JSON),
     ],
 )  # fmt: skip
-def test_a_refusal_counts_as_a_request_and_under_its_reason(server, reason, status, method, path, body, headers):  # noqa: PLR0917 - a table's columns
+def test_a_refusal_counts_as_a_request_and_under_its_reason(server, reason, status, method, path, body, headers):
     def refuse():
         assert server.request(method, path, body, headers).status == status
 

@@ -1,6 +1,7 @@
 """The short way of a review under `serve`: nobody can tell it from uvicorn's way, however the bytes arrive."""
 
 import itertools
+import json
 import random
 import socket
 import time
@@ -10,6 +11,8 @@ import running
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import large, nested, raw_post, read_answer, review
+
+pytestmark = pytest.mark.xdist_group("protocol")  # one server for the module, on one worker
 
 HTTP = "kube_audit_rest_http_requests_total"
 VALID = "kube_audit_rest_valid_requests_processed_total"
@@ -190,3 +193,12 @@ def test_a_pipeline_of_hundreds_is_answered(server):
     names = [rng.choice(["review", "not json", "probe", "chunked", "root"]) for _ in range(300)]
     found = exchange(server, [b"".join(REQUESTS[name] for name in names)], len(names))
     assert [status for status, _, _ in found] == [400 if name == "not json" else 200 for name in names]
+
+
+def test_what_is_not_http_gets_json_too(server):
+    """A caller that speaks something else is told, counted, and cut."""
+    before = server.metrics()['kube_audit_function_requests_refused_total{reason="http"}']
+    answer = server.send(b"EHLO audit\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert set(json.loads(answer.partition(b"\r\n\r\n")[2])) == {"error", "hint"}
+    assert server.metrics()['kube_audit_function_requests_refused_total{reason="http"}'] == before + 1

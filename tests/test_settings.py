@@ -162,6 +162,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(wrong, right):
         ("AUDIT_PORT_443_TCP_PROTO", "tcp"),
         ("AUDIT_PORT_443_TCP_PORT", "443"),
         ("AUDIT_PORT_443_TCP_ADDR", "10.0.0.7"),
+        ("AUDIT_METRICS_PORT", "tcp://10.0.0.8:80"),
         ("AUDIT_LOG_SINK_SERVICE_HOST", "10.0.0.8"),
         ("AUDIT_LOG_SINK_PORT_53_UDP_PORT", "53"),
         ("AUDIT_LOG_SINK_PORT", "tcp://10.0.0.8:9200"),

@@ -27,13 +27,16 @@ class Record(msgspec.Struct):
     level: str  # as it shows in what is left of the objects: Metadata or Request
 
 
+_ABSENT = Raw()  # Raw | None would decode null only
+
+
 class _Line(msgspec.Struct):
     kind: str
     apiVersion: str  # noqa: N815 - Kubernetes' own spelling
     request: Raw
     requestReceivedTimestamp: str | None = None  # noqa: N815
     cluster: str = ""
-    changes: Raw | None = None
+    changes: Raw = _ABSENT
     degraded: Degraded | None = None
 
 
@@ -61,7 +64,7 @@ def decode_record(line: bytes) -> Record:
         raise NotARecord("JSON, but not an AdmissionReview")
     review = Review(request, source, request.object, request.oldObject, degraded=read.degraded)
     received = None if read.requestReceivedTimestamp is None else _nanoseconds(read.requestReceivedTimestamp)
-    changes = None if read.changes is None else bytes(read.changes)
+    changes = bytes(read.changes) or None
     return Record(review, received, read.cluster, changes, _level(request))
 
 

@@ -25,12 +25,15 @@ REPORT = TREE / "build" / "e2e" / "report.md"
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("e2e")
     group.addoption("--webhook", metavar="URL", help="another webhook to measure beside ours: https://host:port/path")
+    group.addoption("--keep", action="store_true", help="keep logs and journals, as after a failure")
     group.addoption("--ca", metavar="FILE", help="the certificate authority of --webhook, in PEM")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if bool(config.getoption("--webhook")) != bool(config.getoption("--ca")):
         raise pytest.UsageError("--webhook and --ca belong together")
+    if config.getoption("--ca") and not _ca_file(config).is_file():
+        raise pytest.UsageError(f"--ca: no such file: {_ca_file(config)}")
     config.stash[_report] = Report()
     # A supervisor's SIGTERM ends the run as Ctrl-C does: fixtures stop what they started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -58,7 +61,7 @@ def directory(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A folder for everything of this run; it stays when a test failed, and its name is printed."""
     made = Path(tempfile.mkdtemp(prefix="kube-audit-e2e-"))
     yield made
-    if request.session.testsfailed:
+    if request.session.testsfailed or request.config.getoption("--keep"):
         print(f"\nlogs and journals of this run: {made}")
     else:
         shutil.rmtree(made, ignore_errors=True)
@@ -81,8 +84,13 @@ def plane(directory: Path, authority: Authority) -> Iterator[ControlPlane]:
 @pytest.fixture(scope="session")
 def peer(pytestconfig: pytest.Config) -> Any:
     """The configuration of the other webhook, None where none was named. It is called for all that ours is."""
-    url, file = pytestconfig.getoption("--webhook"), pytestconfig.getoption("--ca")
+    url = pytestconfig.getoption("--webhook")
     if not url:
         return None
-    bundle = base64.b64encode(Path(file).read_bytes()).decode()
+    bundle = base64.b64encode(_ca_file(pytestconfig).read_bytes()).decode()
     return webhooks.configuration("the-other-webhook", url, bundle)
+
+
+def _ca_file(config: pytest.Config) -> Path:
+    """Return --ca, relative to where `tests/e2e/run` was called."""
+    return Path(os.environ.get("E2E_CALLED_FROM", "."), config.getoption("--ca"))

@@ -58,6 +58,10 @@ class ControlPlane:
     def user(self, name: str) -> Api:
         return Api(self.port, self.authority.client_context(), token=TOKENS[name])
 
+    def audit_log_bytes(self) -> int:
+        """Return how much the API server has logged up to now."""
+        return self.audit_log.stat().st_size
+
     def kubeconfig(self, name: str) -> Path:
         return self.directory / f"{name}.kubeconfig"
 

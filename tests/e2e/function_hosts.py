@@ -13,6 +13,7 @@ from pathlib import Path
 
 from certificates import Authority, Pair
 from processes import Program, free_ports, stopping
+from prometheus_client.parser import text_string_to_metric_families
 
 TREE = Path(__file__).resolve().parents[2]
 
@@ -71,20 +72,29 @@ class Serve:
     """`python -m function serve`, which can be killed and started again with the same settings."""
 
     def __init__(
-        self, directory: Path, *, pair: Pair | None = None, port: int = 0, journal: Path | None = None, **settings: str
+        self, directory: Path, *, pair: Pair | None = None, journal: Path | None = None, **settings: str
     ) -> None:
-        self.port = port or free_ports(1)[0]
+        self.port, self._metrics_port = free_ports(2)
         self.journal = journal or directory / "journal"
         self.log = directory / "function.log"
         self._directory = directory
         self._scheme = "https" if pair else "http"
         tls = {"AUDIT_TLS_CERT_FILE": str(pair.certificate), "AUDIT_TLS_KEY_FILE": str(pair.key)} if pair else {}
-        self._env = _environment(self.port, self.journal, tls | settings)
+        self._env = _environment(self.port, self.journal, tls | settings, metrics_port=self._metrics_port)
         self.program = self._start()
 
     @property
     def endpoint(self) -> Endpoint:
         return Endpoint(f"{self._scheme}://127.0.0.1:{self.port}/log-request", self.journal, (self.log,))
+
+    def counted(self, metric: str) -> float:
+        """Return the sum of all samples of one of the function's own metrics."""
+        connection = HTTPConnection("127.0.0.1", self._metrics_port, timeout=5)
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+        families = text_string_to_metric_families(text)
+        return sum(sample.value for family in families for sample in family.samples if sample.name == metric)
 
     def start_again(self) -> None:
         """Start after an end, however it came."""
@@ -108,7 +118,7 @@ def serve(directory: Path, **options: object) -> Iterator[Serve]:
     try:
         yield server
     finally:
-        server.program.stop()
+        server.program.interrupt()  # without the drain
 
 
 @contextlib.contextmanager
@@ -128,7 +138,7 @@ def functions_framework(directory: Path, authority: Authority, **settings: str) 
     port = free_ports(1)[0]
     journal = directory / "journal"
     log = directory / "function.log"
-    command = [
+    command: list[str | Path] = [
         Path(sys.executable).with_name("functions-framework"),
         "--target=handle",
         "--source=handler.py",
@@ -156,7 +166,7 @@ def proxy(directory: Path, upstream_ports: Sequence[int], pair: Pair) -> Iterato
         user="user root;\n" if os.geteuid() == 0 else "",
     )
     (directory / "nginx.conf").write_text(text)
-    command = ["nginx", "-p", directory, "-c", directory / "nginx.conf"]
+    command: list[str | Path] = ["nginx", "-p", directory, "-c", directory / "nginx.conf"]
     program = Program("nginx", command, log=directory / "log", env={"PATH": f"{os.environ['PATH']}:/usr/sbin"})
     with stopping(program):
         program.wait_until(lambda: is_ready(port, tls=True), seconds=10)
@@ -176,13 +186,13 @@ def is_ready(port: int, *, tls: bool) -> bool:
         return connection.getresponse().status == 200
 
 
-def _environment(port: int, journal: Path, settings: dict[str, str]) -> dict[str, str]:
+def _environment(port: int, journal: Path, settings: dict[str, str], *, metrics_port: int = 0) -> dict[str, str]:
     """Return an environment that holds nothing of the tests' own but the path."""
     return {
         "PATH": os.environ["PATH"],
         "LANG": "C.UTF-8",
         "PORT": str(port),
         "AUDIT_JOURNAL_DIR": str(journal),
-        "AUDIT_METRICS_PORT": "0",
+        "AUDIT_METRICS_PORT": str(metrics_port),
         **settings,
     }

@@ -67,9 +67,10 @@ class Request:
         return f"{self.act} ({self.event['verb']}, {self.code}, {self.event['requestReceivedTimestamp']})"
 
 
-def read(log: Path, *, since: float = 0.0) -> list[Request]:
-    """Return the requests that began at ``since`` or later, in the order in which they ended."""
+def read(log: Path, *, since: float = 0.0, offset: int = 0) -> list[Request]:
+    """Return the requests that began at ``since`` or later and are logged behind ``offset`` bytes, as they ended."""
     with log.open("rb") as lines:
+        lines.seek(offset)
         events = [deep_json.parse(line) for line in lines if line.endswith(b"\n")]
     late = [event for event in events if seconds(event["requestReceivedTimestamp"]) >= since]
     return [request for event in _one_a_request(late) for request in _requests(event)]
@@ -159,9 +160,9 @@ def _name(event: dict[str, Any], ref: dict[str, Any]) -> str:
 
 
 def _asks_dry_run(event: dict[str, Any]) -> bool:
-    """Return whether the body asks for a dry run, as DeleteOptions and evictions can."""
+    """Return whether the body is DeleteOptions that ask for a dry run.
+
+    An eviction's deleteOptions do not count: API servers send that review with `dryRun: false`.
+    """
     body = event.get("requestObject")
-    if not isinstance(body, dict):  # a JSON patch is a list
-        return False
-    options = body.get("deleteOptions") or body
-    return bool(options.get("dryRun") == ["All"])
+    return isinstance(body, dict) and body.get("dryRun") == ["All"]  # a JSON patch is a list

@@ -72,6 +72,12 @@ class Program:
         """Send SIGTERM to the leader, as every supervisor does."""
         self.process.terminate()
 
+    def interrupt(self, *, seconds: float = 20) -> int:
+        """Do what `stop` does with SIGINT, for programs that take their time after SIGTERM."""
+        if self.running():
+            self.process.send_signal(signal.SIGINT)
+        return self._ended(seconds)
+
     def kill(self) -> None:
         """SIGKILL the group and reap its leader."""
         if self.process.returncode is None:
@@ -82,6 +88,9 @@ class Program:
         """SIGTERM the leader, SIGKILL what is left of the group; return the leader's exit code."""
         if self.running():
             self.terminate()
+        return self._ended(seconds)
+
+    def _ended(self, seconds: float) -> int:
         deadline = time.monotonic() + seconds
         while self.running() and time.monotonic() < deadline:
             time.sleep(0.02)

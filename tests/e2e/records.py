@@ -28,7 +28,7 @@ class Record:
 
 def read(journal: Path) -> list[Record]:
     """Return every record. Raises `ValueError` for a whole line that is not one."""
-    return [_record(deep_json.parse(line)) for line in lines(journal)]
+    return [parse(line) for line in lines(journal)]
 
 
 def lines(journal: Path) -> Iterator[bytes]:
@@ -38,7 +38,9 @@ def lines(journal: Path) -> Iterator[bytes]:
             yield from (line for line in content if line.endswith(b"\n"))  # a kill may leave a torn tail
 
 
-def _record(review: dict[str, Any]) -> Record:
+def parse(line: bytes) -> Record:
+    """Return the record of one line. Raises `ValueError`."""
+    review = deep_json.parse(line)
     request = review["request"]
     resource = request.get("requestResource") or request["resource"]
     name = request.get("name", "")

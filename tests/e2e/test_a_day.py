@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import api_metrics
+import compare_native
+import deep_json
 import function_hosts
 import native_log
 import pytest
@@ -50,6 +52,7 @@ class Host:
 class Day:
     """What happened: in the native log, in the API server's metrics, in each journal."""
 
+    window: Window
     requests: list[Request]
     metrics: Reading
     strict: Host  # `serve` with its own TLS; its webhook leaves nothing out
@@ -73,14 +76,16 @@ def day(plane: ControlPlane, directory: Path, authority: Authority, peer: Any, r
         strict = webhooks.configuration("strict", server.endpoint.url, authority.bundle(), conditions=False)
         shipped = webhooks.configuration("shipped", framework.url, authority.bundle())
         configurations = [strict, shipped, *([peer] if peer else [])]
+        offset = plane.audit_log_bytes()
         with webhooks.registered(plane.admin, *configurations) as since:
             before = api_metrics.read(plane.admin)
             took = workload.run()
             time.sleep(1)  # controllers finish what they began
             window = Window(since, time.time())
             metrics = api_metrics.read(plane.admin).since(before)
-        everything = native_log.read(plane.audit_log, since=since)
+        everything = native_log.read(plane.audit_log, since=since, offset=offset)
         seen = Day(
+            window,
             [request for request in everything if request.ended <= window.until],
             metrics,
             _host("serve, TLS", "strict", server.endpoint, everything, window),
@@ -179,6 +184,21 @@ def test_the_api_server_never_saw_us_fail(day: Day) -> None:
         assert day.metrics.rejected(host.webhook) == 0
 
 
+def test_events_of_the_records_equal_the_native_ones(
+    day: Day, directory: Path, plane: ControlPlane, report: Report
+) -> None:
+    """Rendered as Events, the records are compared field by field with the native log, as for any pair of files."""
+    ours, native = directory / "day" / "records.ndjson", directory / "day" / "native.ndjson"
+    ours.write_bytes(b"".join(_lines_within(records.lines(day.strict.endpoint.journal), day.window)))
+    with plane.audit_log.open("rb") as log:
+        native.write_bytes(b"".join(_events_within(log, day.window)))
+    with deep_json.allowed():
+        compared = compare_native.compare_files(ours, native)
+        table = list(compare_native.report(compared))
+    report.say("Events beside the native log, field by field", "```", *table, "```")
+    assert not compared.below_targets(), "\n".join(table)
+
+
 def test_dry_runs_are_marked(day: Day) -> None:
     for host in day.hosts:
         wrong = [record for request, record in host.match.pairs if request.dry_run != record.dry_run]
@@ -220,6 +240,18 @@ def test_no_secret_reaches_a_journal_or_a_log(day: Day) -> None:
 def _parts_that_leave_out() -> list[str]:
     (webhook,) = webhooks.configuration("any", "", "")["webhooks"]
     return ["namespaceSelector", *(condition["name"] for condition in webhook["matchConditions"])]
+
+
+def _lines_within(lines: Iterable[bytes], window: Window) -> Iterator[bytes]:
+    return (line for line in lines if window.since <= records.parse(line).received <= window.until)
+
+
+def _events_within(lines: Iterable[bytes], window: Window) -> Iterator[bytes]:
+    for line in lines:
+        event = deep_json.parse(line)
+        began, ended = (native_log.seconds(event[field]) for field in ("requestReceivedTimestamp", "stageTimestamp"))
+        if window.since <= began and ended <= window.until:
+            yield line
 
 
 def _assert_none(what: str, found: list[Any]) -> None:

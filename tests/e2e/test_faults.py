@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import api_metrics
+import cluster_service
 import function_hosts
 import load
 import native_log
@@ -68,12 +69,13 @@ class Watch:
         admin = self._plane.admin
         webhook = webhooks.webhook_name(self.name)
         load.new_namespace(admin, self.name)
+        offset = self._plane.audit_log_bytes()
         with webhooks.registered(admin, self._configuration) as since:
             before = api_metrics.read(admin)
             with load.writing(admin, self.name, threads=THREADS, **options) as written:  # type: ignore[arg-type]
                 yield written
             metrics = api_metrics.read(admin).since(before)
-        requests = native_log.read(self._plane.audit_log, since=since)
+        requests = native_log.read(self._plane.audit_log, since=since, offset=offset)
         # What controllers and others wrote meanwhile failed open too, and is counted by the API server.
         failed_open = [request for request in requests if webhook in request.failed_open]
         ours = [request for request in requests if request.act.namespace == self.name and not request.dry_run]
@@ -152,10 +154,14 @@ def test_the_disk_fills(policy: str, plane: ControlPlane, directory: Path, repor
             freed = len(written.created)
             time.sleep(1)
             assert len(written.created) > freed, "nothing was created after there was space again"
-        assert server.program.running()
+        assert server.program.running(), server.program.tail()
         last = max(record.received for record in records.read(server.journal))
         assert time.time() - last < 5, "nothing was recorded after there was space again"
+        refused = server.counted("kube_audit_function_requests_refused_total")
     judge("disk full for 2 s", policy, watch.outcome, report, expect_failures=True)
+    # The function counts each of these by itself, for those who cannot ask their API server.
+    noticed = watch.outcome.metrics.failed_open if policy == "Ignore" else watch.outcome.metrics.rejected
+    assert refused == noticed(watch.outcome.webhook)
 
 
 def test_the_certificate_is_renewed_while_connections_are_open(
@@ -175,13 +181,14 @@ def test_the_certificate_is_renewed_while_connections_are_open(
 
 
 def test_a_rolling_restart_loses_nothing(plane: ControlPlane, directory: Path, report: Report) -> None:
-    """Two instances behind the proxy, each replaced in turn by SIGTERM under load: no webhook call fails."""
+    """Two instances behind proxy and Service, each replaced in turn by SIGTERM under load: no webhook call fails."""
     place = directory / "rolling"
     journal = place / "journal"
     with (
         function_hosts.serve(place / "one", journal=journal) as one,
         function_hosts.serve(place / "two", journal=journal) as two,
-        function_hosts.proxy(place / "nginx", [one.port, two.port], plane.authority.issue("rolling")) as port,
+        cluster_service.before([one.port, two.port]) as service,
+        function_hosts.proxy(place / "nginx", [service], plane.authority.issue("rolling")) as port,
     ):
         watch = Watch(plane, "rolling", Endpoint(f"https://127.0.0.1:{port}/log-request", journal, ()), "Ignore")
         with watch.writing(pause=0.01):
@@ -192,7 +199,7 @@ def test_a_rolling_restart_loses_nothing(plane: ControlPlane, directory: Path, r
             time.sleep(1)
     judge("rolling restart of two", "Ignore", watch.outcome, report, expect_failures=False)
     assert not watch.outcome.match.missing
-    assert len(list(journal.iterdir())) >= 4, "each start has a directory of its own"
+    assert len(list(journal.iterdir())) >= 3, "each start that recorded has a directory of its own"
 
 
 class MountedSecret:

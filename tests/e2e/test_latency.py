@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Iterable
@@ -24,6 +25,8 @@ HEADER = (
     "webhook; AUDIT_FSYNC; calls; p50 ms; p99 ms; mean ms; within 5 ms; "
     "create p50 ms (users); create p99 ms (users); failed open"
 )
+HOSTS = ("serve", "functions-framework")
+FSYNC = ("always", "everysec")
 CREATES = 400
 THREADS = 4
 OBJECT_BYTES = 1500
@@ -43,10 +46,10 @@ def test_latency_without_a_webhook(plane: ControlPlane, report: Report) -> None:
     assert not written.refused
 
 
-@pytest.mark.parametrize("fsync", ["always", "everysec"])
-@pytest.mark.parametrize("host", ["serve", "functions-framework"])
-def test_latency(host: str, fsync: str, plane: ControlPlane, directory: Path, peer: Any, report: Report) -> None:
+@pytest.mark.parametrize("mode", [*itertools.product(HOSTS, FSYNC)], ids="-".join)
+def test_latency(mode: tuple[str, str], plane: ControlPlane, directory: Path, peer: Any, report: Report) -> None:
     """No call fails; the figures are in the report."""
+    host, fsync = mode
     name = f"latency-{host}-{fsync}"
     with function_hosts.host(host, directory / name, plane.authority, AUDIT_FSYNC=fsync) as endpoint:
         ours = webhooks.configuration(name, endpoint.url, plane.authority.bundle())

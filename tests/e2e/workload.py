@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -469,7 +470,7 @@ class Workload:
         self.admin.must("DELETE", self.of("configmaps", "mine"), foreground | {"preconditions": {"uid": mine}})
         self.admin.must("DELETE", self.of("pods", "bound"), foreground | {"gracePeriodSeconds": 0})
         self.admin.must("DELETE", "/api/v1/nodes/worker-1")
-        wait_for(lambda: self.admin.call("GET", f"{apps}/deployments/side").status == 404)
+        wait_for(functools.partial(self.is_gone, f"{apps}/deployments/side"))
 
     def a_namespace_with_finalisers(self) -> None:
         """Two namespaces deleted with all they hold; one waits for the finaliser of a custom resource."""
@@ -483,7 +484,7 @@ class Workload:
         assert self.admin.call("GET", "/api/v1/namespaces/doomed").ok, "the finaliser did not hold the namespace"
         self.admin.must("PATCH", f"{widgets}/held", {"metadata": {"finalizers": []}}, content_type=MERGE_PATCH)
         for name in ("doomed", NAMESPACE):
-            wait_for(lambda name=name: self.admin.call("GET", f"/api/v1/namespaces/{name}").status == 404, seconds=60)
+            wait_for(functools.partial(self.is_gone, f"/api/v1/namespaces/{name}"), seconds=60)
 
     # -- the words that the steps are made of -----------------------------------------------------------------
 
@@ -504,6 +505,9 @@ class Workload:
         current = self.admin.must("GET", path).json
         change(current)
         return current
+
+    def is_gone(self, path: str) -> bool:
+        return self.admin.call("GET", path).status == 404
 
     def until_no_conflict(self, request: Callable[[], Answer]) -> None:
         """Write again, as every client does, where a controller wrote in between."""
@@ -532,7 +536,7 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = 30) -> None:
             if condition():
                 return
         time.sleep(0.1)
-    raise AssertionError(f"still not so after {seconds} s (line {condition.__code__.co_firstlineno} of {__name__}.py)")
+    raise AssertionError(f"still not so after {seconds} s")  # the traceback shows what
 
 
 def an_object(version: str, kind: str, name: str, **rest: Any) -> Any:
