@@ -264,7 +264,7 @@ class Endpoint:
         finally:
             self._hold(cluster, -held)
 
-    def _finish_whole(  # noqa: PLR0917 - bound by position: keywords would cost every review
+    def _finish_whole(
         self, cluster: Cluster, size: int, uid: str, started: float, reply: Reply, error: Exception | None
     ) -> None:
         """Answer a review of the short way, now that the journal is done with it."""

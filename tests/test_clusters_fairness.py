@@ -1,6 +1,8 @@
 """One noisy cluster takes nothing from the others; a client that keeps failing is slowed, and nobody else."""
 
+import asyncio
 import contextlib
+import hashlib
 import json
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from running import JSON, large, raw_post, review
 
 from function import slowing
 from function.clusters import Clusters
+from function.endpoint import Endpoint
+from function.metrics import Metrics
 from function.slowing import Slowing
 
 OURS = "kube_audit_function_"
@@ -135,25 +139,43 @@ def test_bodies_that_come_slowly_are_shared(directory):
             assert running.read_answer(file).status == 200
 
 
-def test_large_bodies_of_clusters_take_turns(directory):
-    """One that is sent after many of another's does not wait for all of those."""
-    huge = running.envelope(b'{"pad":[%b0],%b' % (b"0," * (6 << 20), review().partition(b'"request":{')[2][:-2]))
-    with running.serve({"AUDIT_CLUSTERS_DIR": str(directory)}) as server:
-        order = []
+def test_large_bodies_of_clusters_take_turns():
+    """Large bodies are decoded one at a time; a cluster's second one waits behind every other cluster's first."""
+    begun, gate = [], threading.Semaphore(0)
 
-        def post(cluster, body):
-            assert server.post(body, path(cluster)).status == 200
-            order.append(cluster)
+    class Gated:
+        def line(self, review, *, received_ns, cluster):
+            begun.append(cluster)
+            gate.acquire()
 
-        noisy = [threading.Thread(target=post, args=("noisy", huge)) for _ in range(5)]
-        for thread in noisy:
-            thread.start()
-        running.wait_for(lambda: order, 20)
-        started = len(order)
-        post("quiet", large(1 << 20))
-        assert order.index("quiet") <= started + 2, order
-        for thread in noisy:
-            thread.join()
+    async def post(endpoint, cluster):
+        body = large(1 << 20)
+        scope = {"type": "http", "method": "POST", "path": path(cluster).partition("?")[0], "query_string": b""}
+        scope["headers"] = [(b"content-type", b"application/json")]
+        sent = []
+
+        async def receive():
+            return {"type": "http.request", "body": body}
+
+        async def send(message):
+            sent.append(message)
+
+        await endpoint(scope, receive, send)
+        assert sent[0]["status"] == 200
+
+    async def run():
+        known = Clusters({name: (hashlib.sha256(token.encode()).digest(),) for name, token in TOKENS.items()})
+        endpoint = Endpoint(Gated(), None, Metrics(), body_bytes_max=32 << 20, clusters=known)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as posts:
+            for cluster in ("noisy", "noisy", "noisy", "quiet", "third", "quiet"):
+                posts.create_task(post(endpoint, cluster))
+            while sum(cluster.body_bytes for cluster in known.counted) < 6 << 20:
+                await asyncio.sleep(0.001)
+            gate.release(6)
+
+    asyncio.run(run())
+    assert begun[:3] == ["noisy", "quiet", "third"]
+    assert sorted(begun[3:]) == ["noisy", "noisy", "quiet"]
 
 
 def test_a_cluster_at_twenty_times_the_rate_of_the_others_costs_them_nothing(directory, tmp_path):
