@@ -40,6 +40,7 @@ class Configuration:
         self._degraded = degraded
         self._policy = _at_start("AUDIT_POLICY_FILE", "docs/policy.md", self._load_policy)
         self._redactor = _at_start("AUDIT_REDACTION_FILE", "docs/redaction.md", self._load_redactor)
+        self.clusters: clusters.Clusters | None = None
         self.clusters = _at_start("AUDIT_CLUSTERS_DIR", "docs/multi-cluster.md", self._load_clusters)
         self._policies = _at_start("AUDIT_CLUSTERS_POLICY_DIR", "docs/multi-cluster.md", self._load_policies)
         self._redactors = _at_start("AUDIT_CLUSTERS_REDACTION_DIR", "docs/multi-cluster.md", self._load_redactors)
@@ -108,7 +109,7 @@ class Configuration:
     def _load_clusters(self) -> clusters.Clusters | None:
         if not self._settings.clusters_dir:
             return None
-        return clusters.load(self._settings.clusters_dir, getattr(self, "clusters", None))
+        return clusters.load(self._settings.clusters_dir, self.clusters)
 
     def _load_policies(self) -> dict[str, policy.Policy]:
         return self._by_cluster(
