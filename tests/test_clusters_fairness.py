@@ -180,7 +180,7 @@ def test_large_bodies_of_clusters_take_turns():
 
 def test_a_cluster_at_twenty_times_the_rate_of_the_others_costs_them_nothing(directory, tmp_path):
     """Real generators: every review of the quiet ones is answered 200 with its own uid, and is in the journal."""
-    seconds = 3
+    seconds = 2
     rates = {"noisy": 400, "quiet": 20, "third": 20}
     with running.serve({"AUDIT_CLUSTERS_DIR": str(directory)}) as server:
         generators = {}
