@@ -147,6 +147,8 @@ def _webhook(arguments: argparse.Namespace, token: str) -> Document:
     )
     blind = [] if arguments.remote else arguments.exclude_namespace or webhook.excluded_by_default()
     _say(f"namespaces that are not audited: {', '.join(blind) or 'none'}")
+    if arguments.failure_policy == "Fail":
+        _say("with Fail nothing can be changed there while the endpoint is down: docs/multi-cluster.md says what helps")
     where = f"cluster {arguments.name}" if arguments.name else "the audited cluster"
     return Document(f"webhook-{arguments.name}.yaml" if arguments.name else "webhook.yaml", where, text)
 

@@ -156,10 +156,12 @@ class Endpoint:
                 self._recorded(started, cluster)
                 reply(200, answer(uid), self.draining)
             else:
-                self._check_pending(cluster, len(line))
-                finish = functools.partial(self._finish_whole, cluster, len(line), uid, started, reply)
+                size = len(line)
+                if self.clusters is not None:
+                    self._check_pending(cluster, size)
+                finish = functools.partial(self._finish_whole, cluster, size, uid, started, reply)
                 self._journal.submit(line, deadline, finish)
-                cluster.pending_bytes += len(line)
+                cluster.pending_bytes += size
                 cluster.in_flight += 1
                 self._in_flight += 1
         except Exception as error:  # noqa: BLE001 - see __call__
@@ -213,7 +215,8 @@ class Endpoint:
         return await self._large_line(body, received_ns, cluster, deadline)
 
     async def _store(self, line: bytes, cluster: Cluster, deadline: float) -> None:
-        self._check_pending(cluster, len(line))
+        if self.clusters is not None:
+            self._check_pending(cluster, len(line))
         stored = self._journal.append(line, deadline)
         cluster.pending_bytes += len(line)
         try:
@@ -234,7 +237,7 @@ class Endpoint:
             raise Refusal(400, error.reason, str(error), error.hint) from None
         if review.degraded is not None:
             self._metrics.degraded(review.degraded.reason)
-        recorder = self.recorders.get(cluster.name, self.recorder)
+        recorder = self.recorders.get(cluster.name, self.recorder) if self.recorders else self.recorder
         line = recorder.line(review, received_ns=received_ns, cluster=cluster.name)
         if line is None:
             self._metrics.omitted("policy")
@@ -353,9 +356,8 @@ class Endpoint:
 
         A cluster that waits for nothing may have all that the journal takes: records can be large.
         """
-        if self.clusters is None or not cluster.pending_bytes:
-            return
-        if cluster.pending_bytes + size > PENDING_BYTES_MAX - self._journal.pending_bytes:
+        waiting = cluster.pending_bytes
+        if waiting and waiting + size > PENDING_BYTES_MAX - self._journal.pending_bytes:
             raise _beyond_share(cluster)
 
     def _hold(self, cluster: Cluster, size: int) -> None:

@@ -175,6 +175,12 @@ def test_configurations_that_are_refused(change, problem):
         webhook.configuration(**({"to": URL} | change))
 
 
+def test_fail_is_warned_of(directory):
+    for policy, warned in (("Ignore", False), ("Fail", True)):
+        _, _, stderr = command("show", *WHERE, "--failure-policy", policy, directory=directory)
+        assert ("nothing can be changed" in stderr) == warned
+
+
 # -- tokens -------------------------------------------------------------------------------------------------------
 
 

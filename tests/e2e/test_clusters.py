@@ -15,6 +15,7 @@ from typing import Any
 import api_metrics
 import function_hosts
 import load
+import pytest
 import records
 import webhooks
 import yaml
@@ -123,6 +124,34 @@ def test_every_record_names_its_cluster_and_a_rotation_loses_nothing(
     assert not [token for token in seen if token.encode() in everything]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--service", "audit/central:8443", "--failure-policy", "Fail", "--timeout", "30"],
+        [
+            "--url",
+            "https://audit.example.com/function/audit",
+            "--exclude-namespace",
+            "a",
+            "--exclude-namespace",
+            "true",
+        ],
+        ["--url", "https://[2001:db8::1]:8443", "--remote"],
+    ],
+    ids=["service", "url", "remote"],
+)
+def test_the_api_server_takes_what_is_generated(plane: ControlPlane, directory: Path, options: list[str]) -> None:
+    """Both documents as they come; its own validation looks at URL, path, bundle, selector and conditions."""
+    tokens = directory / f"generated-{options[-1]}"
+    ca = ["--ca-file", str(plane.authority.file), "--secret", "default/kube-audit-clusters", "--dir", str(tokens)]
+    command = [sys.executable, "-m", "function", "clusters", "add", "eu.prod-1", *options, *ca]
+    done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=True, timeout=30)
+    secret, configuration = yaml.safe_load_all(done.stdout)
+    plane.admin.create(webhooks.PATH, configuration, dryRun="All", fieldValidation="Strict")
+    path = "/api/v1/namespaces/default/secrets"
+    plane.admin.create(path, secret, dryRun="All", fieldValidation="Strict")
+
+
 def rotate(clusters: Clusters, plane: ControlPlane, server: Serve) -> set[str]:
     """Rotate a token as docs/multi-cluster.md says, under load; return the tokens there were."""
     clusters.run("rotate", ROTATED)
@@ -152,8 +181,7 @@ def with_a_wrong_token(clusters: Clusters, plane: ControlPlane, where: str) -> N
     """Create something while one configuration has a wrong token: under `Ignore` it is admitted, unrecorded."""
     configuration = clusters.configuration("staging")
     client = configuration["webhooks"][0]["clientConfig"]
-    right = client["url"]
-    client["url"] = right.rpartition("/")[0] + f"/{WRONG}"
+    client["url"] = client["url"].rpartition("/")[0] + f"/{WRONG}"
     apply(plane, configuration)
     time.sleep(2)
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "with-a-wrong-token"}}
