@@ -35,12 +35,15 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--ca") and not _ca_file(config).is_file():
         raise pytest.UsageError(f"--ca: no such file: {_ca_file(config)}")
     config.stash[_report] = Report()
-    # A supervisor's SIGTERM ends the run as Ctrl-C does: fixtures stop what they started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A supervisor's SIGTERM ends the run as Ctrl-C does (which shells ignore for what they start in the background):
+    # fixtures stop what they started.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    outcome = "All assertions held" if exitstatus == 0 else f"FAILED: {session.testsfailed} tests"
+    failed = f"{session.testsfailed} of {session.testscollected} tests failed"
+    outcome = {0: "All assertions held", 1: f"**{failed}**"}.get(exitstatus, f"**Ended early**, {failed}")
     session.config.stash[_report].write(REPORT, outcome)
 
 
