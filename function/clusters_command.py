@@ -103,6 +103,7 @@ def _show(arguments: argparse.Namespace) -> int:
 def _remove(arguments: argparse.Namespace) -> int:
     """Forget a cluster."""
     _known_tokens(arguments)
+    _refuse_mounted(arguments)
     os.unlink(os.path.join(arguments.dir, arguments.name))
     return _give(arguments, [_secret(arguments)])
 
@@ -244,9 +245,13 @@ def _known_tokens(arguments: argparse.Namespace) -> list[str]:
     return tokens
 
 
-def _write_tokens(arguments: argparse.Namespace, tokens: list[str]) -> None:
+def _refuse_mounted(arguments: argparse.Namespace) -> None:
     if os.path.lexists(os.path.join(arguments.dir, "..data")):
         raise ClustersError(f"{arguments.dir} is a mounted volume: name the directory that the Secret is made from")
+
+
+def _write_tokens(arguments: argparse.Namespace, tokens: list[str]) -> None:
+    _refuse_mounted(arguments)
     os.makedirs(arguments.dir, mode=0o700, exist_ok=True)
     _write_private(os.path.join(arguments.dir, arguments.name), "".join(f"{token}\n" for token in tokens))
 

@@ -332,13 +332,16 @@ class Endpoint:
         """Return the cluster whose review this is (its name is empty where none is named). Raises `Refusal`."""
         path = scope["path"]
         if path in (RECORD_PATH, "/") and self.clusters is None:
-            _check_method(scope)
+            if scope["method"] != "POST":
+                raise _wrong_method()
             return self._only
         if self.clusters is not None and path.startswith(RECORD_PATH + "/"):
             name, _, token = path[len(RECORD_PATH) + 1 :].partition("/")
             cluster = self.clusters.check(name, token)
             if cluster is not None:
-                _check_method(scope)
+                if scope["method"] != "POST":
+                    cluster.refused += 1
+                    raise _wrong_method()
                 return cluster
             raise Refusal(404, "cluster", "not found", "check the path of the webhook's clientConfig.url")
         raise Refusal(404, "path", "not found", f"reviews go to POST {RECORD_PATH}")
@@ -515,9 +518,8 @@ class _Collected:
         return self._oversized or b"".join(self._parts)
 
 
-def _check_method(scope: Scope) -> None:
-    if scope["method"] != "POST":
-        raise Refusal(405, "method", "method not allowed", f"reviews go to POST {RECORD_PATH}")
+def _wrong_method() -> Refusal:
+    return Refusal(405, "method", "method not allowed", f"reviews go to POST {RECORD_PATH}")
 
 
 def _check_headers(scope: Scope) -> int:

@@ -60,7 +60,8 @@ def directory(tmp_path):
 
 def test_the_template_is_the_shipped_configuration():
     """One text in two places: the package must hold what it generates from."""
-    assert webhook.template() == (ROOT / "deploy" / "webhook.yaml").read_text(encoding="utf-8")
+    shipped_text = (ROOT / "deploy" / "webhook.yaml").read_text(encoding="utf-8")
+    assert webhook.template() == shipped_text, "cp deploy/webhook.yaml function/webhook.yaml"
 
 
 def test_what_is_generated_is_what_is_shipped(tmp_path, directory):
@@ -276,7 +277,7 @@ def test_a_mounted_secret_is_not_written_to(directory):
     (directory / "..1").mkdir(parents=True)
     (directory / "..1" / "prod").write_text("prodtoken0123456789abcdefgh\n")
     (directory / "..data").symlink_to("..1")
-    for arguments in (("add", "new", *WHERE), ("rotate", "prod", *WHERE)):
+    for arguments in (("add", "new", *WHERE), ("rotate", "prod", *WHERE), ("remove", "prod")):
         code, _, stderr = command(*arguments, directory=directory)
         assert (code, "is a mounted volume" in stderr) == (1, True)
     assert len(made("show", "prod", *WHERE, directory=directory)) == 2

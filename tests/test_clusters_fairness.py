@@ -317,6 +317,18 @@ def test_refused_tokens_count_for_configured_clusters_and_for_nobody(directory):
         assert samples[of("tokens_refused_total", "")] == 4
 
 
+def test_every_refusal_after_a_right_token_counts_for_the_cluster(directory):
+    with running.serve({"AUDIT_CLUSTERS_DIR": str(directory)}) as server:
+        refusals = [("GET", review()), ("POST", b"{"), ("POST", review("u" * 300)), ("PUT", review())]
+        for method, body in refusals:
+            assert server.request(method, path("quiet"), body).status in (400, 405)
+        with server.socket() as raw:
+            raw.sendall(raw_post(review(), path("quiet"))[:-10])
+        name = of("requests_refused_total", "quiet")
+        running.wait_for(lambda: server.metrics()[name] == len(refusals) + 1)
+        assert server.metrics()[of("requests_in_flight", "quiet")] == 0
+
+
 def test_counts_survive_a_rotation_and_end_with_the_cluster():
     before = Clusters({"a": (b"1",), "b": (b"2",)})
     before.check("a", "x")
