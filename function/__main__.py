@@ -11,6 +11,7 @@ USAGE = """usage: python -m function COMMAND
 
   serve      serve reviews under uvicorn (the container image's command)
   settings   print every setting: value in force, default, meaning
+  clusters   add, rotate, show, remove, list, check: the clusters of a central endpoint, their tokens and webhooks
   policy     check FILE: validate a policy; with --reviews, what each rule keeps and drops
   render     convert records to another format: render --format event < segment
 """
@@ -51,6 +52,7 @@ def _in_module(name: str) -> Callable[[list[str]], int]:
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
     "settings": _in_module(".settings_table"),
+    "clusters": _in_module(".clusters_command"),
     "policy": _in_module(".policy.check"),
     "render": _in_module(".rendering.offline"),
 }

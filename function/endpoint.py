@@ -14,18 +14,19 @@ import os
 import time
 import traceback
 import urllib.parse
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import orjson
 
-from .clusters import Clusters
-from .journal import DeadlinePassed, Journal, Overloaded, StorageFailed
+from .clusters import Cluster, Clusters
+from .journal import PENDING_BYTES_MAX, DeadlinePassed, Journal, Overloaded, StorageFailed
 from .metrics import Metrics
 from .quantities import parse_seconds
 from .recorder import Recorder
 from .review import HEAD_BYTES_MAX, BadReview, Beyond, Review, answer, decode, degrade
+from .slowing import Slowing
 
 __all__ = ["Endpoint", "error_body"]
 
@@ -51,6 +52,8 @@ LARGE_BODY_BYTES = 1 << 20
 BODY_BYTES_HARD_MAX = 128 << 20
 BODIES_IN_FLIGHT_BYTES_MAX = 160 << 20
 REQUESTS_IN_FLIGHT_MAX = 2048
+# Refusals that wait because their client keeps failing: more are answered at once, so that waiting stays bounded.
+REFUSALS_HELD_MAX = 256
 # How late it may be noticed that a body does not come.
 EXPIRY_SECONDS = 0.05
 
@@ -78,6 +81,11 @@ class Endpoint:
     """Answers reviews and probes. ``recorder`` may be replaced at any time; ``draining`` makes it not ready.
 
     ``recorders`` holds what differs by cluster; ``clusters`` is None for a single cluster, named ``cluster_name``.
+    Both may be replaced as well.
+
+    Clusters share what is bounded: requests in flight, bytes that wait for the disk, bytes of long bodies. Each may
+    have as much as is still free, and not more. So one that is noisy gets half at most, two get a third each, and
+    what is left is there for those that are quiet.
     """
 
     def __init__(
@@ -91,13 +99,16 @@ class Endpoint:
         clusters: Clusters | None = None,
     ) -> None:
         self.recorder = recorder
+        self.recorders: Mapping[str, Recorder] = {}
         self.clusters = clusters
         self.draining = False
         self._journal = journal
         self._metrics = metrics
         self.short_bytes_max = min(body_bytes_max, LARGE_BODY_BYTES - 1)
         self._body_bytes_max = body_bytes_max
-        self._cluster_name = cluster_name
+        self._only = Cluster(cluster_name)
+        self._slowing = Slowing()
+        self._refusals_held = 0
         self._in_flight = 0
         self._body_bytes_in_flight = 0
         self._budgets: dict[bytes, float] = {}
@@ -121,31 +132,42 @@ class Endpoint:
             self._metrics.refused("disconnected")
         except Exception as error:  # noqa: BLE001 - the framework would log our own mistake with the path
             refusal = self._refuse(error)
+            if delay := self._delay(refusal, scope):
+                await self._hold_refusal(delay)
             await self._send(send, refusal.status, refusal.body(), close=refusal.close)
 
     def record_whole(self, scope: Scope, body: bytes, reply: Reply) -> None:
         """Answer one review whose body has come whole, with no task: the short way of `protocol`.
 
-        ``scope`` needs path, method, query_string and headers. ``reply`` is called once, now or later. The steps are
-        those of `__call__`, and so are the answers.
+        ``scope`` needs path, method, query_string, headers and client. ``reply`` is called once, now or later. The
+        steps are those of `__call__`, and so are the answers.
         """
         self._metrics.http_requests.inc()
+        cluster = None
         try:
             started = time.monotonic()
             received_ns = time.time_ns()
             cluster = self._route(scope)
             deadline = started + self._budget(scope["query_string"])
-            self._admit()
+            self._admit(cluster)
             _check_headers(scope)
             uid, line = self._line(body, received_ns, cluster)
             if line is None:
-                self._recorded(started)
+                self._recorded(started, cluster)
                 reply(200, answer(uid), self.draining)
             else:
-                self._journal.submit(line, deadline, functools.partial(self._finish_whole, uid, started, reply))
+                size = len(line)
+                if self.clusters is not None:
+                    self._check_pending(cluster, size)
+                finish = functools.partial(self._finish_whole, cluster, size, uid, started, reply)
+                self._journal.submit(line, deadline, finish)
+                cluster.pending_bytes += size
+                cluster.in_flight += 1
                 self._in_flight += 1
         except Exception as error:  # noqa: BLE001 - see __call__
-            self._reply_refusal(error, reply)
+            if cluster is not None:
+                cluster.refused += 1
+            self._refuse_whole(error, scope, reply)
 
     def ready(self) -> tuple[bool, str]:
         """Return whether reviews may come, and why not.
@@ -166,26 +188,48 @@ class Endpoint:
         received_ns = time.time_ns()
         cluster = self._route(scope)
         deadline = started + self._budget(scope["query_string"])
-        self._admit()
-        self._in_flight += 1
         try:
-            body = await self._body(scope, receive, deadline)
-            if isinstance(body, bytes) and len(body) < LARGE_BODY_BYTES:
-                uid, line = self._line(body, received_ns, cluster)
-            else:
-                uid, line = await self._large_line(body, received_ns, cluster, deadline)
-            if line is not None:
-                await self._journal.append(line, deadline)
-        finally:
-            self._in_flight -= 1
-        self._recorded(started)
+            self._admit(cluster)
+            self._in_flight += 1
+            cluster.in_flight += 1
+            try:
+                uid, line = await self._received_line(scope, receive, received_ns, cluster, deadline)
+                if line is not None:
+                    await self._store(line, cluster, deadline)
+            finally:
+                self._in_flight -= 1
+                cluster.in_flight -= 1
+        except Exception:
+            cluster.refused += 1
+            raise
+        self._recorded(started, cluster)
         return answer(uid)
 
-    def _recorded(self, started: float) -> None:
+    async def _received_line(
+        self, scope: Scope, receive: Receive, received_ns: int, cluster: Cluster, deadline: float
+    ) -> tuple[str, bytes | None]:
+        """Read the body, and return what `_line` makes of it."""
+        body = await self._body(scope, receive, cluster, deadline)
+        if isinstance(body, bytes) and len(body) < LARGE_BODY_BYTES:
+            return self._line(body, received_ns, cluster)
+        return await self._large_line(body, received_ns, cluster, deadline)
+
+    async def _store(self, line: bytes, cluster: Cluster, deadline: float) -> None:
+        if self.clusters is not None:
+            self._check_pending(cluster, len(line))
+        stored = self._journal.append(line, deadline)
+        cluster.pending_bytes += len(line)
+        try:
+            await stored
+        finally:
+            cluster.pending_bytes -= len(line)
+
+    def _recorded(self, started: float, cluster: Cluster) -> None:
+        cluster.valid += 1
         self._metrics.valid_requests.inc()
         self._metrics.request_seconds.observe(time.monotonic() - started)
 
-    def _line(self, body: bytes | _Oversized, received_ns: int, cluster: str) -> tuple[str, bytes | None]:
+    def _line(self, body: bytes | _Oversized, received_ns: int, cluster: Cluster) -> tuple[str, bytes | None]:
         """Return the review's uid and its record, None for one that the policy does not want. Raises `Refusal`."""
         try:
             review = self._review(body)
@@ -193,7 +237,8 @@ class Endpoint:
             raise Refusal(400, error.reason, str(error), error.hint) from None
         if review.degraded is not None:
             self._metrics.degraded(review.degraded.reason)
-        line = self.recorder.line(review, received_ns=received_ns, cluster=cluster)
+        recorder = self.recorders.get(cluster.name, self.recorder) if self.recorders else self.recorder
+        line = recorder.line(review, received_ns=received_ns, cluster=cluster.name)
         if line is None:
             self._metrics.omitted("policy")
         return review.request.uid, line
@@ -207,29 +252,34 @@ class Endpoint:
             return degrade(body, reason=beyond.reason, size=len(body), sha256=hashlib.sha256(body).hexdigest())
 
     async def _large_line(
-        self, body: bytes | _Oversized, received_ns: int, cluster: str, deadline: float
+        self, body: bytes | _Oversized, received_ns: int, cluster: Cluster, deadline: float
     ) -> tuple[str, bytes | None]:
-        """Do the same for a large body, one at a time and beside the event loop."""
+        """Do the same for a large body, one at a time and beside the event loop; clusters take turns."""
         held = len(body.head if isinstance(body, _Oversized) else body)
-        self._body_bytes_in_flight += held
+        self._hold(cluster, held)
         try:
-            work = asyncio.get_running_loop().run_in_executor(self._large, self._line, body, received_ns, cluster)
-            done, _ = await asyncio.wait([work], timeout=deadline - time.monotonic())
-            if not done:
-                work.cancel()
-                raise _too_late()
-            return work.result()
+            async with asyncio.timeout(deadline - time.monotonic()), cluster.turn:
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._large, self._line, body, received_ns, cluster
+                )
+        except TimeoutError:
+            raise _too_late() from None
         finally:
-            self._body_bytes_in_flight -= held
+            self._hold(cluster, -held)
 
-    def _finish_whole(self, uid: str, started: float, reply: Reply, error: Exception | None) -> None:
+    def _finish_whole(
+        self, cluster: Cluster, size: int, uid: str, started: float, reply: Reply, error: Exception | None
+    ) -> None:
         """Answer a review of the short way, now that the journal is done with it."""
         self._in_flight -= 1
+        cluster.in_flight -= 1
+        cluster.pending_bytes -= size
         if error is None:
-            self._recorded(started)
+            self._recorded(started, cluster)
             reply(200, answer(uid), self.draining)
         else:
-            self._reply_refusal(error, reply)
+            cluster.refused += 1
+            self._refuse_whole(error, {}, reply)
 
     # -- refusing ---------------------------------------------------------------------------------------------
 
@@ -242,30 +292,81 @@ class Endpoint:
             log.error("a review met an error of our own: %s", type(error).__name__, extra={"details": _frames(error)})
         return refusal
 
-    def _reply_refusal(self, error: Exception, reply: Reply) -> None:
+    def _refuse_whole(self, error: Exception, scope: Scope, reply: Reply) -> None:
+        """Answer a review of the short way that is refused."""
         refusal = self._refuse(error)
+        if delay := self._delay(refusal, scope):
+            asyncio.get_running_loop().call_later(delay, self._reply_held, refusal, reply)
+        else:
+            reply(refusal.status, refusal.body(), refusal.close or self.draining)
+
+    async def _hold_refusal(self, seconds: float) -> None:
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._refusals_held -= 1
+
+    def _reply_held(self, refusal: Refusal, reply: Reply) -> None:
+        self._refusals_held -= 1
         reply(refusal.status, refusal.body(), refusal.close or self.draining)
+
+    def _delay(self, refusal: Refusal, scope: Scope) -> float:
+        """Return how many seconds the refusal waits, 0 but for a client that keeps failing; count it among the held.
+
+        At most half of what the caller grants, so that it sees a 404 and not a timeout.
+        """
+        if self.clusters is None or refusal.status != 404:
+            return 0.0
+        client = scope.get("client")
+        delay = self._slowing.delay(client[0] if client else "", time.monotonic())
+        delay = min(delay, self._budget(scope["query_string"]) / 2)
+        if not delay or self._refusals_held >= REFUSALS_HELD_MAX:
+            return 0.0
+        self._refusals_held += 1
+        self._metrics.refusals_slowed.inc()
+        return delay
 
     # -- routes and limits ------------------------------------------------------------------------------------
 
-    def _route(self, scope: Scope) -> str:
-        """Return the cluster whose review this is (empty where none is named). Raises `Refusal`."""
+    def _route(self, scope: Scope) -> Cluster:
+        """Return the cluster whose review this is (its name is empty where none is named). Raises `Refusal`."""
         path = scope["path"]
         if path in (RECORD_PATH, "/") and self.clusters is None:
-            _check_method(scope)
-            return self._cluster_name
+            if scope["method"] != "POST":
+                raise _wrong_method()
+            return self._only
         if self.clusters is not None and path.startswith(RECORD_PATH + "/"):
-            cluster, _, token = path[len(RECORD_PATH) + 1 :].partition("/")
-            if self.clusters.check(cluster, token):
-                _check_method(scope)
-                return str(cluster)
+            name, _, token = path[len(RECORD_PATH) + 1 :].partition("/")
+            cluster = self.clusters.check(name, token)
+            if cluster is not None:
+                if scope["method"] != "POST":
+                    cluster.refused += 1
+                    raise _wrong_method()
+                return cluster
             raise Refusal(404, "cluster", "not found", "check the path of the webhook's clientConfig.url")
         raise Refusal(404, "path", "not found", f"reviews go to POST {RECORD_PATH}")
 
-    def _admit(self) -> None:
-        """Raise `Refusal` when too many reviews are in flight."""
-        if self._in_flight >= REQUESTS_IN_FLIGHT_MAX:
+    def _admit(self, cluster: Cluster) -> None:
+        """Raise `Refusal` when too many reviews are in flight, or too many of this cluster."""
+        free = REQUESTS_IN_FLIGHT_MAX - self._in_flight
+        if free <= 0:
             raise _overloaded()
+        if self.clusters is not None and cluster.in_flight >= free:
+            raise _beyond_share(cluster)
+
+    def _check_pending(self, cluster: Cluster, size: int) -> None:
+        """Raise `Refusal` when a record of ``size`` bytes would leave other clusters no room to wait for the disk.
+
+        A cluster that waits for nothing may have all that the journal takes: records can be large.
+        """
+        waiting = cluster.pending_bytes
+        if waiting and waiting + size > PENDING_BYTES_MAX - self._journal.pending_bytes:
+            raise _beyond_share(cluster)
+
+    def _hold(self, cluster: Cluster, size: int) -> None:
+        """Count ``size`` more bytes of long bodies in memory (fewer, where it is negative)."""
+        self._body_bytes_in_flight += size
+        cluster.body_bytes += size
 
     def _budget(self, query: bytes) -> float:
         """Return the seconds in which a review must be answered: ``?timeout=`` less a margin."""
@@ -291,7 +392,7 @@ class Endpoint:
 
     # -- reading ----------------------------------------------------------------------------------------------
 
-    async def _body(self, scope: Scope, receive: Receive, deadline: float) -> bytes | _Oversized:
+    async def _body(self, scope: Scope, receive: Receive, cluster: Cluster, deadline: float) -> bytes | _Oversized:
         """Return the request's body. Raises `Refusal`."""
         length = _check_headers(scope)
         if length > BODY_BYTES_HARD_MAX:
@@ -301,7 +402,7 @@ class Endpoint:
             raise _Disconnected
         if not message.get("more_body") and len(message["body"]) <= self._body_bytes_max:
             return bytes(message["body"])
-        return await self._long_body(message, receive, deadline)
+        return await self._long_body(message, receive, cluster, deadline)
 
     async def _first_part(self, receive: Receive, deadline: float) -> Message:
         """Return what comes first: nearly always the whole body, and at once. Raises `Refusal`.
@@ -332,17 +433,18 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         self._expiry = loop.call_later(EXPIRY_SECONDS, self._expire) if self._awaiting else None
 
-    async def _long_body(self, message: Message, receive: Receive, deadline: float) -> bytes | _Oversized:
+    async def _long_body(
+        self, message: Message, receive: Receive, cluster: Cluster, deadline: float
+    ) -> bytes | _Oversized:
         """Collect a body that comes in parts; beyond AUDIT_BODY_BYTES_MAX keep its head and digest only."""
         collected = _Collected(self._body_bytes_max)
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 while True:
-                    self._body_bytes_in_flight += collected.take(message["body"])
+                    self._hold(cluster, collected.take(message["body"]))
                     if collected.size > BODY_BYTES_HARD_MAX:
                         raise _too_large()
-                    if self._body_bytes_in_flight > BODIES_IN_FLIGHT_BYTES_MAX:
-                        raise _overloaded()
+                    self._check_bodies(cluster, collected)
                     if not message.get("more_body"):
                         return collected.whole()
                     message = await receive()
@@ -351,7 +453,18 @@ class Endpoint:
         except TimeoutError:
             raise _body_too_slow() from None
         finally:
-            self._body_bytes_in_flight -= collected.held
+            self._hold(cluster, -collected.held)
+
+    def _check_bodies(self, cluster: Cluster, collected: _Collected) -> None:
+        """Raise `Refusal` when too many bytes of long bodies are held, or too many of this cluster.
+
+        The only body of a cluster may have all that is free: a single one can be large.
+        """
+        free = BODIES_IN_FLIGHT_BYTES_MAX - self._body_bytes_in_flight
+        if free < 0:
+            raise _overloaded()
+        if self.clusters is not None and cluster.body_bytes > max(free, collected.held):
+            raise _beyond_share(cluster)
 
     async def _send(self, send: Send, status: int, body: bytes, *, close: bool = False, allow: bytes = b"POST") -> None:
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
@@ -405,9 +518,8 @@ class _Collected:
         return self._oversized or b"".join(self._parts)
 
 
-def _check_method(scope: Scope) -> None:
-    if scope["method"] != "POST":
-        raise Refusal(405, "method", "method not allowed", f"reviews go to POST {RECORD_PATH}")
+def _wrong_method() -> Refusal:
+    return Refusal(405, "method", "method not allowed", f"reviews go to POST {RECORD_PATH}")
 
 
 def _check_headers(scope: Scope) -> int:
@@ -447,6 +559,12 @@ def error_body(error: str, hint: str) -> bytes:
 
 def _overloaded() -> Refusal:
     return Refusal(503, "overloaded", "too much waits already", "add replicas, or give the volume more throughput")
+
+
+def _beyond_share(cluster: Cluster) -> Refusal:
+    cluster.beyond_share += 1
+    hint = "this cluster has more waiting than others leave free; its own reviews are refused, nobody else's"
+    return Refusal(503, "share", "this cluster has more than its share waiting", hint)
 
 
 def _too_late() -> Refusal:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import platform
 import time
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from .version import VERSION
 
@@ -18,7 +21,7 @@ __all__ = ["REFUSAL_REASONS", "Metrics"]
 
 REFUSAL_REASONS: Final = (
     "body_timeout", "cluster", "content_type", "deadline", "disconnected", "duplicate", "fields", "head", "http",
-    "internal", "journal", "json", "kind", "method", "overloaded", "path", "too_large", "uid", "utf8",
+    "internal", "journal", "json", "kind", "method", "overloaded", "path", "share", "too_large", "uid", "utf8",
 )  # fmt: skip
 _REQUEST_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _SYNC_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 10)
@@ -71,6 +74,9 @@ class Metrics:
         self.certificate_expiry = self._gauge("certificate_expiry_timestamp_seconds", "notAfter of our TLS certificate")
         self.handshake_failures = self._counter("tls_handshake_failures_total", "TLS handshakes that failed")
         self.connections_cut = self._counter("connections_cut_total", "Connections closed while slow or too many")
+        self.refusals_slowed = self._counter("refusals_slowed_total", "404s that waited: their client keeps failing")
+        self.clusters: Callable[[], Iterable[Any]] = tuple  # what to show by cluster: see `_ByCluster`
+        self.registry.register(_ByCluster(self))
         self._reload_successful = self._gauge(
             "config_last_reload_successful", "1 while the last reload of this configuration succeeded", "config"
         )
@@ -148,3 +154,34 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"kube_audit_function_{name}", text, buckets=buckets, registry=self.registry)
+
+
+class _ByCluster(Collector):
+    """What differs by cluster, read from `clusters.Cluster` when it is scraped: configured clusters only.
+
+    So no caller can make a time series, and counting costs a review an addition.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families, without samples for a single cluster."""
+        clusters = list(self._metrics.clusters())
+        for attribute, metric, name, text in _BY_CLUSTER:
+            family = metric(f"kube_audit_function_{name}", text, labels=("cluster",))
+            for cluster in clusters:
+                if cluster.name or attribute == "tokens_refused":
+                    family.add_metric((cluster.name,), getattr(cluster, attribute))
+            yield family
+
+
+_BY_CLUSTER: Final[tuple[tuple[str, type[CounterMetricFamily | GaugeMetricFamily], str, str], ...]] = (
+    ("valid", CounterMetricFamily, "cluster_valid_requests_total", "Valid reviews that were answered 200"),
+    ("refused", CounterMetricFamily, "cluster_requests_refused_total", "Right token, not answered 200"),
+    ("beyond_share", CounterMetricFamily, "cluster_beyond_share_total", "Refused for the sake of other clusters"),
+    ("tokens_refused", CounterMetricFamily, "cluster_tokens_refused_total", "Wrong tokens"),
+    ("in_flight", GaugeMetricFamily, "cluster_requests_in_flight", "Reviews that are being answered"),
+    ("body_bytes", GaugeMetricFamily, "cluster_body_bytes", "Bytes of long bodies held in memory"),
+    ("pending_bytes", GaugeMetricFamily, "cluster_pending_bytes", "Bytes of records that wait for the disk"),
+)

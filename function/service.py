@@ -81,6 +81,8 @@ class Service:
             cluster_name=self.settings.recording.cluster_name,
             clusters=self._configuration.clusters,
         )
+        self.endpoint.recorders = self._configuration.recorders
+        self._show_clusters(self.endpoint)
         self._start_reloading(self.endpoint)
         self._start_metrics()
         log.info(self._banner())
@@ -142,12 +144,16 @@ class Service:
 
         def changed() -> None:
             endpoint.recorder = configuration.recorder
+            endpoint.recorders = configuration.recorders
             endpoint.clusters = configuration.clusters
 
         watches = configuration.watches(changed)
         reloader = Reloader(watches, lambda config, successful: self.metrics.reloaded(config, successful=successful))
         reloader.start()
         self._stops.append(reloader.stop)
+
+    def _show_clusters(self, endpoint: Endpoint) -> None:
+        self.metrics.clusters = lambda: endpoint.clusters.counted if endpoint.clusters else ()
 
     def _start_metrics(self) -> None:
         port = self.settings.serving.metrics_port

@@ -39,6 +39,8 @@ class Recording:
     body_bytes_max: int  # beyond: a degraded record
     cluster_name: str  # empty: records name no cluster
     clusters_dir: str  # empty: one cluster, no tokens
+    clusters_policy_dir: str  # empty: the common policy for every cluster
+    clusters_redaction_dir: str  # empty: the common redaction for every cluster
     policy_file: str  # empty: the built-in default
     redaction_file: str  # empty: the built-in rules
     redaction_key_file: str  # empty: no digests
@@ -132,6 +134,8 @@ def _settings(values: Mapping[str, Any]) -> Settings:
             body_bytes_max=values["AUDIT_BODY_BYTES_MAX"],
             cluster_name=values["AUDIT_CLUSTER_NAME"],
             clusters_dir=values["AUDIT_CLUSTERS_DIR"],
+            clusters_policy_dir=values["AUDIT_CLUSTERS_POLICY_DIR"],
+            clusters_redaction_dir=values["AUDIT_CLUSTERS_REDACTION_DIR"],
             policy_file=values["AUDIT_POLICY_FILE"],
             redaction_file=values["AUDIT_REDACTION_FILE"],
             redaction_key_file=values["AUDIT_REDACTION_KEY_FILE"],
@@ -161,6 +165,11 @@ def _contradictions(values: Mapping[str, Any]) -> list[Mistake]:
         found.append(
             Mistake("AUDIT_CLUSTER_NAME", values["AUDIT_CLUSTER_NAME"], "contradicts AUDIT_CLUSTERS_DIR", hint)
         )
+    for name in ("AUDIT_CLUSTERS_POLICY_DIR", "AUDIT_CLUSTERS_REDACTION_DIR"):
+        if values[name] and not values["AUDIT_CLUSTERS_DIR"]:
+            hint = "set AUDIT_CLUSTERS_DIR as well; a single cluster's file is named by AUDIT_POLICY_FILE, "
+            hint += "AUDIT_REDACTION_FILE"
+            found.append(Mistake(name, values[name], "there are no clusters", hint))
     if values["PORT"] == values["AUDIT_METRICS_PORT"]:
         hint = "give the metrics another port, or 0 for none"
         found.append(Mistake("AUDIT_METRICS_PORT", str(values["PORT"]), "is also PORT", hint))
@@ -277,6 +286,10 @@ SETTINGS: tuple[Setting, ...] = (
             "use the name your cloud knows the cluster by"),
     Setting("AUDIT_CLUSTERS_DIR", "", "serve many clusters: a mounted Secret, file name = cluster, content = its "
             "tokens; reloaded", _readable_directory, "mount the Secret there, or unset the variable"),
+    Setting("AUDIT_CLUSTERS_POLICY_DIR", "", "policies by cluster: files `NAME.yaml`, instead of the common policy; "
+            "reloaded", _readable_directory, "mount the ConfigMap there, or unset the variable"),
+    Setting("AUDIT_CLUSTERS_REDACTION_DIR", "", "redaction rules by cluster: files `NAME.yaml`, instead of the "
+            "common ones; reloaded", _readable_directory, "mount the ConfigMap there, or unset the variable"),
     Setting("AUDIT_POLICY_FILE", "", "an audit.k8s.io/v1 Policy; reloaded when it changes; built in: everything "
             "at Request",
             _readable_file, _FILE_HINT),

@@ -202,7 +202,9 @@ def serve(env=None, *, command=SERVE, journal=None, scheme="http", wait=True, ho
 
 def patched(**constants):
     """Return the command that serves with other values for constants, such as ``protocol__HEADER_SECONDS=1``."""
-    code = "import sys, function.__main__ as main\nfrom function import endpoint, protocol, reloading, server\n"
+    code = (
+        "import sys, function.__main__ as main\nfrom function import endpoint, protocol, reloading, server, slowing\n"
+    )
     code += "".join(f"{name.replace('__', '.')} = {value!r}\n" for name, value in constants.items())
     return [sys.executable, "-c", code + "sys.exit(main.main(['serve']))"]
 

@@ -44,7 +44,9 @@ def secret(tmp_path):
 def server(tmp_path_factory):
     directory = tmp_path_factory.mktemp("secret")
     mount(directory, "..1", {"prod": PROD + "\n", "staging": f"\n{STAGING}\n{NEXT}\n"})
-    with running.serve({"AUDIT_CLUSTERS_DIR": str(directory), "AUDIT_LOG_LEVEL": "debug"}) as running_server:
+    env = {"AUDIT_CLUSTERS_DIR": str(directory), "AUDIT_LOG_LEVEL": "debug"}
+    unslowed = running.patched(slowing__FREE_FAILURES=1_000_000)  # test_clusters_fairness.py slows
+    with running.serve(env, command=unslowed) as running_server:
         yield running_server
 
 
@@ -237,6 +239,7 @@ def test_a_check_hashes_and_compares_the_same_number_of_times_for_everybody(tmp_
         return len(compared)
 
     assert comparisons("two", STAGING) == comparisons("two", NEXT) == comparisons("two", "x") == 2
+    assert comparisons("one", PROD) == comparisons("one", "x") == 2
     assert comparisons("nobody", STAGING) == comparisons("", "") == 2
     assert known.check("two", NEXT)
     assert not known.check("two", "\ud800")
