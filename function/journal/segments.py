@@ -18,6 +18,7 @@ __all__ = [
     "is_alive",
     "scan",
     "segment_name",
+    "segment_number",
     "torn_bytes",
 ]
 
@@ -51,6 +52,12 @@ class ProcessDirectory(NamedTuple):
 def segment_name(number: int) -> str:
     """Return the file name of segment ``number``; numbers start at 1."""
     return f"audit-{number:020d}.ndjson"
+
+
+def segment_number(name: str) -> int | None:
+    """Return the number in a segment's file name, None where it is another file's."""
+    match = _SEGMENT.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def directory_name(host: str, started: float, random: str) -> str:
