@@ -30,6 +30,8 @@ __all__ = ["GoogleCloudLoggingSink", "make"]
 
 SEND_SECONDS = 30.0
 LABEL_CHARACTERS_MAX = 1000
+# Protobuf's parsers stop at 100 messages in each other; an object in a Struct is three.
+DEPTH_MAX = 28
 _EXACT, _EXACT_CHARACTERS = 1 << 53, 17
 
 # Refused for what is in the entry; every other code may pass (permissions, quota, outages).
@@ -75,7 +77,7 @@ class GoogleCloudLoggingSink:
         if record.received:
             entry.timestamp.FromJsonString(record.received)
         try:
-            entry.json_payload.update(_loads(record.line))
+            entry.json_payload.update(_shallow(_loads(record.line), DEPTH_MAX))
         except RecursionError:  # nested beyond us: its objects go
             raise TooLarge from None
         size = entry.ByteSize()
@@ -107,6 +109,15 @@ class GoogleCloudLoggingSink:
         address = urlsplit(self._settings.url).netloc
         transport = LoggingServiceV2GrpcTransport(channel=grpc.insecure_channel(address))
         return LoggingServiceV2Client(transport=transport)
+
+
+def _shallow(value: Any, depth: int) -> Any:
+    """Return a JSON value in which what is deeper than ``depth`` is JSON text."""
+    if isinstance(value, dict):
+        return {name: _shallow(item, depth - 1) for name, item in value.items()} if depth else json.dumps(value)
+    if isinstance(value, list):
+        return [_shallow(item, depth - 1) for item in value] if depth else json.dumps(value)
+    return value
 
 
 def _integer(text: str) -> int | str:
