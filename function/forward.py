@@ -200,8 +200,11 @@ class _Ending:
         self.asked.set()
 
     def _follow_parent(self) -> None:
-        for line in sys.stdin.buffer:
-            if line == DRAIN:
+        # Not through sys.stdin: a thread that waits there would keep the interpreter from ending.
+        told = b""
+        while part := os.read(0, 4096):
+            told += part
+            if DRAIN in told:
                 self.asked.set()
         self.at_once = True
         self.asked.set()
