@@ -77,15 +77,35 @@ def number_of(uid):
     return int(re.search(r"uid-(\d{8})", uid)[1])
 
 
+class Faults:
+    """Says of each request how it fails, if it does."""
+
+    def __init__(self, rate, faults, seed, slot_seconds):
+        self.rate = rate
+        self.faults = faults
+        self.seed = seed
+        self.slot_seconds = slot_seconds
+        self.random = random.Random(seed)
+
+    def next(self):
+        if self.slot_seconds:
+            slot = int(time.monotonic() / self.slot_seconds)
+            fails = random.Random(slot * 1000 + self.seed).random() < self.rate
+        else:
+            fails = self.random.random() < self.rate
+        return self.random.choice(self.faults) if fails else None
+
+
 class HttpBackend:
     """A server on 127.0.0.1. ``rate`` is the share of requests that fail, each in one of ``faults``.
+
+    With ``slot_seconds`` it is the share of the time: in one slot of that length all requests fail, or none.
 
     ``received`` is every record accepted, in order, as (id, record); ``requests`` counts.
     """
 
-    def __init__(self, *, rate=0.0, faults=FAULTS, seed=1):
-        self.rate = rate
-        self.faults = faults
+    def __init__(self, *, rate=0.0, faults=FAULTS, seed=1, slot_seconds=0.0):
+        self.fault = Faults(rate, faults, seed, slot_seconds)
         self.down = False
         self.answer = None  # (status, headers, body) for every request
         self.received = []
@@ -126,7 +146,7 @@ class HttpBackend:
         with self.lock:
             self.requests += 1
             self.headers.append(dict(request.headers))
-            fault = self.random.choice(self.faults) if self.random.random() < self.rate else None
+            fault = self.fault.next()
             if self.down:
                 fault = "status"
             if fault:

@@ -6,20 +6,20 @@ import threading
 from concurrent import futures
 
 import grpc
-from backends import number_of
+from backends import Faults, number_of
 from google.cloud.logging_v2.types import WriteLogEntriesPartialErrors, WriteLogEntriesRequest, WriteLogEntriesResponse
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, status_pb2
 
+FAULTS = ("unavailable", "exhausted", "partial", "lost_answer")
 ENTRY_BYTES_MAX, REQUEST_BYTES_MAX = 262_144, 10_000_000
 
 
 class LoggingService:
     """``received`` holds (insert id, LogEntry) of every entry that was taken. ``rate`` of the calls fail."""
 
-    def __init__(self, *, rate=0.0, seed=1, faults=("unavailable", "exhausted", "partial", "lost_answer")):
-        self.rate = rate
-        self.faults = faults
+    def __init__(self, *, rate=0.0, seed=1, faults=FAULTS, slot_seconds=0.0):
+        self.fault = Faults(rate, faults, seed, slot_seconds)
         self.down = False
         self.received = []
         self.requests = 0
@@ -46,7 +46,7 @@ class LoggingService:
         with self.lock:
             self.requests += 1
             self.metadata.append(dict(context.invocation_metadata()))
-            fault = self.random.choice(self.faults) if self.random.random() < self.rate else None
+            fault = self.fault.next()
             if self.down or fault == "unavailable":
                 context.abort(grpc.StatusCode.UNAVAILABLE, "try later")
             if fault == "exhausted":
