@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -152,7 +153,7 @@ def _forever(forwarder: Forwarder, settings: Settings, *, supervised: bool) -> i
         tell(forwarder.status())
         ending.asked.wait(TICK_SECONDS)
     if not ending.at_once:
-        _drain(forwarder, ending, settings.forwarding.drain_seconds)
+        _drain(forwarder, ending, settings.forwarding.drain_seconds, tell)
     forwarder.stop(STOP_SECONDS)
     tell(forwarder.status())
     left = {sink: records for sink, records in forwarder.left().items() if records}
@@ -162,12 +163,13 @@ def _forever(forwarder: Forwarder, settings: Settings, *, supervised: bool) -> i
     return 0
 
 
-def _drain(forwarder: Forwarder, ending: _Ending, seconds: float) -> None:
+def _drain(forwarder: Forwarder, ending: _Ending, seconds: float, tell: Tell) -> None:
     """Forward what is left, for ``seconds`` at most."""
     until = time.monotonic() + seconds
     forwarder.drain()
     while True:
         forwarder.tick()
+        tell(forwarder.status())
         if not any(forwarder.left().values()) or ending.at_once or time.monotonic() >= until:
             return
         time.sleep(min(QUICK_TICK_SECONDS, max(0.0, until - time.monotonic())))
@@ -217,7 +219,8 @@ def _metrics(settings: Settings) -> Metrics | None:
         return None
     metrics = Metrics()
     try:
-        prometheus_client.start_http_server(port, registry=metrics.registry)
+        address = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
+        prometheus_client.start_http_server(port, address, registry=metrics.registry)
     except OSError as error:
         # In one pod with `serve` the port is taken: forwarding goes first.
         hint = "set AUDIT_METRICS_PORT to a free port, or to 0"

@@ -6,6 +6,7 @@ pipes tie it to us: it ends when its standard input does, and tells what it has 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -31,7 +32,7 @@ RESTART_SECONDS_MIN, RESTART_SECONDS_MAX = 1.0, 60.0
 # A child that ran for this long has not failed at once: the next start comes soon.
 SETTLED_SECONDS = 60.0
 # Beyond its own drain: to say what was left, and to end.
-END_SECONDS = 2.0
+END_SECONDS = 3.0
 
 
 class ForwarderProcess:
@@ -58,18 +59,8 @@ class ForwarderProcess:
         with self._lock:
             self._stopping.set()
             child = self._child
-        if child is None or child.poll() is not None or child.stdin is None:
-            return
-        try:
-            child.stdin.write(DRAIN)
-            child.stdin.flush()
-        except OSError:
-            pass  # it has just ended
-        until = time.monotonic() + self._settings.drain_seconds + END_SECONDS
-        while child.poll() is None and time.monotonic() < until and not is_cut():
-            time.sleep(0.02)
-        if child.poll() is None:
-            child.kill()
+        if child is not None and child.poll() is None:
+            self._drain(child, is_cut)
         self._thread.join(1)
         left = {sink: records for sink, records in self._left.items() if records}
         if left:
@@ -79,6 +70,18 @@ class ForwarderProcess:
                 ", ".join(f"{sink}: {records}" for sink, records in left.items()),
                 extra={"hint": "they are in the journal: the next forwarder on this volume goes on with them"},
             )
+
+    def _drain(self, child: subprocess.Popen[bytes], is_cut: Callable[[], bool]) -> None:
+        """Ask the child to end, and wait for it as long as it may take."""
+        if child.stdin is not None:
+            with contextlib.suppress(OSError):  # it has just ended
+                child.stdin.write(DRAIN)
+                child.stdin.flush()
+        until = time.monotonic() + self._settings.drain_seconds + END_SECONDS
+        while child.poll() is None and time.monotonic() < until and not is_cut():
+            time.sleep(0.02)
+        if child.poll() is None:
+            child.kill()
 
     # -- its thread -------------------------------------------------------------------------------------------
 

@@ -6,13 +6,18 @@ import os
 import shutil
 import signal
 import subprocess
+import urllib.request
 
 import pytest
 import running
 import yaml
 from backends import Elasticsearch, HttpBackend, review_line, running_backend, settings_for, write_journal
 
+from function.forwarding import record
 from function.forwarding.sinks.elasticsearch import index_template
+from function.rendering.event import EventFormat
+from function.rendering.review import ReviewFormat
+from function.review import decode
 from function.settings import SETTINGS, load
 
 EXAMPLES = running.ROOT / "examples"
@@ -147,3 +152,49 @@ def test_check_works_with_the_elasticsearch_example(tmp_path):
         code, out, _ = running.run([*FORWARD, "--check"], settings_for("elasticsearch", backend, tmp_path, **more))
         assert code == 0, out
         assert backend.template[0] == "/_index_template/kube-audit"
+
+
+@pytest.mark.skipif("OPENSEARCH_URL" not in os.environ, reason="OPENSEARCH_URL names no OpenSearch to write to")
+@pytest.mark.parametrize("record_format", ["review", "event"])
+def test_opensearch_takes_every_recorded_review_once(record_format, tmp_path, review_bodies):
+    """With the template nothing clashes, and nothing is there twice; without it, what clashes is set aside."""
+    index = f"audit-{record_format}-{os.urandom(4).hex()}"
+    target = EventFormat() if record_format == "event" else ReviewFormat()
+    lines = [
+        target.render(
+            decode(body),
+            level="Request",
+            received_ns=1_790_000_000_000_000_000 + number,
+            now_ns=0,
+            cluster="",
+            changes=None,
+        )
+        for number, body in enumerate(review_bodies)
+    ]
+    write_journal(tmp_path, lines)
+    environ = {
+        "AUDIT_JOURNAL_DIR": str(tmp_path),
+        "AUDIT_FORWARD_TO": "elasticsearch",
+        "AUDIT_ELASTICSEARCH_URL": os.environ["OPENSEARCH_URL"],
+        "AUDIT_ELASTICSEARCH_INDEX": index,
+        "AUDIT_ELASTICSEARCH_TEMPLATE": "install",
+    }
+    for _ in range(2):
+        code, out, err = running.run([*FORWARD, "--once"], environ)
+        assert code == 0, err
+        assert out.startswith(f"elasticsearch: {len(lines)} forwarded, 0 rejected")
+        shutil.rmtree(tmp_path / "forwarding")
+    url = f"{os.environ['OPENSEARCH_URL']}/{index}"
+    urllib.request.urlopen(f"{url}/_refresh").close()
+    with urllib.request.urlopen(f"{url}/_count") as response:
+        assert json.load(response)["count"] == len(lines)
+    environ |= {"AUDIT_ELASTICSEARCH_TEMPLATE": "none", "AUDIT_ELASTICSEARCH_INDEX": f"no-template-{index}"}
+    code, out, err = running.run([*FORWARD, "--once"], environ)
+    assert code == 0, err
+    forwarded, rejected = (int(part.split()[0]) for part in out.split(": ")[1].split(", ")[:2])
+    assert forwarded + rejected == len(lines)
+    print(f"{record_format}: without the template {rejected} of {len(lines)} clash")
+    if rejected:
+        entries = (tmp_path / "rejected" / "elasticsearch.ndjson").read_bytes().splitlines()
+        assert {json.loads(entry)["id"] for entry in entries} <= {record.decode(line).id for line in lines}
+        assert len(entries) == rejected

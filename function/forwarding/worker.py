@@ -21,7 +21,7 @@ from .truncation import STEPS, truncated
 
 __all__ = ["Tally", "Worker"]
 
-log = logging.getLogger("audit.forward")
+log = logging.getLogger("audit.forward")  # of each sink, a child: one must not hide another as a repetition
 
 POLL_SECONDS = 0.2
 BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX = 0.25, 30.0
@@ -121,6 +121,7 @@ class Worker:
         self.channels: tuple[Channel, ...] = ()
         self.retired: deque[Channel] = deque()  # to be closed by the thread that reads them
         self.failed: SinkError | None = None
+        self._log = log.getChild(sink.name)
         self._rejected = rejected
         self._batch_seconds = batch_seconds
         self._wake = threading.Event()
@@ -157,15 +158,16 @@ class Worker:
                 self._forward()
             except SinkError as error:
                 self.failed = error
-                log.error("forward: %s cannot work: %s", self.sink.name, error, extra={"hint": error.hint})
+                self._log.error("forward: %s cannot work: %s", self.sink.name, error, extra={"hint": error.hint})
             except ConnectionError as error:
-                log.warning("forward: %s is not there yet: %s", self.sink.name, error)
-            except Exception:  # one sink's mistake must not end the others: it starts again from its checkpoints
-                log.exception("forward: %s met an error of its own", self.sink.name)
+                self._log.warning("forward: %s is not there yet: %s", self.sink.name, error)
+            except Exception:  # noqa: BLE001 - logged; one sink's mistake must not end the others: it starts again
+                self._log.exception("forward: %s met an error of its own", self.sink.name)
             finally:
                 with contextlib.suppress(Exception):  # nothing of it matters any more
                     self.sink.close()
-            self._pause(backoff.next(self._backoff_max()))
+            if not self._stopping:
+                self._pause(backoff.next(self._backoff_max()))
 
     def _forward(self) -> None:
         for channel in self.channels:
@@ -186,7 +188,7 @@ class Worker:
                 channel.fill(self.sink.bounds.bytes)
             except OSError as error:
                 hint = "it is tried again; check the volume"
-                log.error("forward: cannot read %s: %s", channel.directory, error.strerror, extra={"hint": hint})
+                self._log.error("forward: cannot read %s: %s", channel.directory, error.strerror, extra={"hint": hint})
             if self._is_due(channel):
                 busy = True
                 self._deliver(channel, self._batch(channel))
@@ -258,7 +260,7 @@ class Worker:
                 backoff = _Backoff()
             after = min(RETRY_AFTER_SECONDS_MAX, max((retry.after for retry in retries), default=0.0))
             seconds = max(backoff.next(self._backoff_max()), after)
-            log.warning(
+            self._log.warning(
                 "forward: %s takes nothing just now (%s): %d records are tried again",
                 self.sink.name,
                 retries[0].reason if retries else "unknown",
@@ -325,7 +327,7 @@ class Worker:
             return Retry(f"cannot write {self._rejected.path}: {error.strerror}")
         item.done = True
         self.tally.rejected += 1
-        log.error(
+        self._log.error(
             "forward: %s refuses a record for good; it is set aside",
             self.sink.name,
             extra={"hint": f"see {self._rejected.path}", "details": record_id},
