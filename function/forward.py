@@ -37,6 +37,7 @@ USAGE = "usage: python -m function forward [--once | --check]   (settings come f
 Status = Mapping[str, Mapping[str, float]]
 Tell = Callable[[Status], None]
 
+NICE = 10  # beside a process that answers reviews: these go first
 TICK_SECONDS = 1.0
 QUICK_TICK_SECONDS = 0.1  # while somebody waits for the end
 STOP_SECONDS = 2.0
@@ -142,6 +143,7 @@ class _Progress:
 def _forever(forwarder: Forwarder, settings: Settings, *, supervised: bool) -> int:
     ending = _Ending()
     if supervised:
+        os.nice(NICE)
         ending.on_standard_input()
     else:
         ending.on_signals()

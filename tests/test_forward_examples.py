@@ -195,6 +195,6 @@ def test_opensearch_takes_every_recorded_review_once(record_format, tmp_path, re
     assert forwarded + rejected == len(lines)
     print(f"{record_format}: without the template {rejected} of {len(lines)} clash")
     if rejected:
-        entries = (tmp_path / "rejected" / "elasticsearch.ndjson").read_bytes().splitlines()
+        entries = (tmp_path / "rejected" / "by-elasticsearch.ndjson").read_bytes().splitlines()
         assert {json.loads(entry)["id"] for entry in entries} <= {record.decode(line).id for line in lines}
         assert len(entries) == rejected

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import socket
+import threading
 import time
 
 import pytest
@@ -23,7 +24,7 @@ from backends import (
 from faults import Counted
 from logging_service import LoggingService
 
-from function.forwarding import worker
+from function.forwarding import lease, worker
 from function.forwarding.forwarder import Forwarder
 from function.forwarding.lease import STALE_SECONDS, Lease
 from function.forwarding.rejected import RejectedFile
@@ -336,7 +337,7 @@ def test_a_new_sink_gets_what_is_still_there_and_an_old_one_is_forgotten(tmp_pat
 
 
 def rejected(journal, sink="script"):
-    return [json.loads(line) for line in (journal / "rejected" / f"{sink}.ndjson").read_bytes().splitlines()]
+    return [json.loads(line) for line in (journal / "rejected" / f"by-{sink}.ndjson").read_bytes().splitlines()]
 
 
 def test_the_file_of_rejected_records_is_bounded_and_counts_what_goes(tmp_path):
@@ -347,6 +348,12 @@ def test_the_file_of_rejected_records_is_bounded_and_counts_what_goes(tmp_path):
     assert sum(path.read_bytes().count(b"\n") for path in kept) == 40 - lost
     assert lost > 0
     assert rejected(tmp_path)[-1]["record"] == json.loads(review_line(39))
+
+
+def test_no_tailer_takes_rejected_records_for_records(tmp_path):
+    """Not even of the sink whose name begins as a segment's does."""
+    RejectedFile(str(tmp_path), "audit-webhook").add(review_line(1), "uid-00000001", "because")
+    assert list(tmp_path.glob("*/audit-*.ndjson")) == []
 
 
 def test_a_torn_entry_of_a_killed_forwarder_is_cut_off(tmp_path):
@@ -393,23 +400,58 @@ def test_a_lease_is_exclusive_and_free_again_when_given_back(tmp_path):
 def test_a_lease_of_another_machine_is_waited_for(tmp_path):
     """A lock may not reach that far (NFS): only a stale heartbeat tells, or a holder that said goodbye."""
     (tmp_path / "lease").write_text("another-machine 17 abcdef")
-    lease = Lease(str(tmp_path))
-    assert not lease.take()
+    mine = Lease(str(tmp_path))
+    assert not mine.take()
     age(tmp_path / "lease", STALE_SECONDS + 5)
-    assert lease.take()
-    lease.release()
+    assert mine.take()
+    mine.release()
     (tmp_path / "lease").write_text("another-machine 17 abcdef")
     os.utime(tmp_path / "lease", (0, 0))
-    assert lease.take()
-    lease.release()
+    assert mine.take()
+    mine.release()
 
 
 def test_a_lease_that_another_took_is_noticed(tmp_path):
-    lease = Lease(str(tmp_path))
-    assert lease.take()
+    mine = Lease(str(tmp_path))
+    assert mine.take()
     (tmp_path / "lease").write_text("another-machine 17 abcdef")
-    lease._renewed -= 60
-    assert not lease.renew()
+    mine._renewed -= 60
+    assert not mine.renew()
+
+
+def test_without_locks_the_heartbeat_decides(tmp_path, monkeypatch):
+    """As on an NFS mount that has none."""
+    monkeypatch.setattr(lease, "_lock", lambda _: None)
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.01)
+    first, second = Lease(str(tmp_path)), Lease(str(tmp_path))
+    assert first.take()
+    assert not second.take()
+    age(tmp_path / "lease", STALE_SECONDS + 5)
+    assert second.take()
+    first._renewed -= 60
+    assert not first.renew()
+    first.release()  # not ours any more: the heartbeat of the second stays
+    assert second.renew()
+    assert time.time() - (tmp_path / "lease").stat().st_mtime < 10
+
+
+def test_of_two_who_take_a_lease_at_the_same_moment_one_has_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "_lock", lambda _: None)
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.1)
+    leases = [Lease(str(tmp_path)) for _ in range(5)]
+    barrier = threading.Barrier(5)
+    taken = []
+
+    def take(one):
+        barrier.wait()
+        taken.append(one.take())
+
+    threads = [threading.Thread(target=take, args=(one,)) for one in leases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert taken.count(True) <= 1
 
 
 def test_two_forwarders_share_a_volume_and_no_directory(tmp_path):

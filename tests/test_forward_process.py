@@ -158,6 +158,29 @@ def child_of_is_gone(server):
     return not os.path.exists(f"/proc/{server.pid}/task/{server.pid}/children") or not children(server.pid)
 
 
+def test_a_sink_that_stays_down_costs_bounded_disk_and_what_had_to_go_is_counted():
+    """When it is back, all that is still there arrives: nothing is missing that was not counted as lost."""
+    env = {"AUDIT_JOURNAL_BYTES_MAX": "60000", "AUDIT_SEGMENT_BYTES_MAX": "5000"}
+    lost = f'{OURS}records_lost_total{{reason="retention"}}'
+    with running_backend(Elasticsearch) as backend:
+        backend.down = True
+        with serving(backend, AUDIT_ELASTICSEARCH_BATCH_RECORDS_MAX="5", **env) as server:
+            for number in range(100):
+                assert server.post(running.review(f"uid-{number:08d}", object={"data": "x" * 1000})).status == 200
+            running.wait_for(lambda: server.metrics()[lost] > 0, 15)
+
+            def size():
+                return sum(path.stat().st_size for path in server.journal.rglob("*") if path.is_file())
+
+            running.wait_for(lambda: size() <= 60_000)
+            left = len(server.lines())
+            assert server.metrics()[lost] + left >= 100
+            backend.down = False
+            running.wait_for(lambda: server.metrics()[of_sink("forward_lag_records")] == 0 and backend.documents, 15)
+            running.wait_for(lambda: len(backend.documents) + server.metrics()[lost] >= 100)
+            assert set(backend.firsts()) >= {int(record["request"]["uid"][4:]) for record in server.records()}
+
+
 # -- by itself ------------------------------------------------------------------------------------------------------
 
 

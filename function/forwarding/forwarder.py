@@ -163,15 +163,14 @@ class Forwarder:
         if not lease.take():
             return False
         mine = _Directory(directory.path, state, lease)
+        for worker in self._workers:
+            mine.channels[worker.sink.name] = Channel(directory.path, state, worker.sink.name)
         try:
             self._forget_other_sinks(state)
-            for worker in self._workers:
-                channel = Channel(directory.path, state, worker.sink.name)
+            for channel in mine.channels.values():
                 channel.establish()
-                mine.channels[worker.sink.name] = channel
-        except OSError:
-            lease.release()
-            raise
+        except OSError as error:  # a full volume: forwarding is not what should stop
+            log.warning("forward: cannot write to %s: %s", state, error.strerror)
         for worker in self._workers:
             worker.channels = (*worker.channels, mine.channels[worker.sink.name])
         self._directories[name] = mine

@@ -1,4 +1,7 @@
-"""Records that a backend will never take: set aside whole, with the reason, in ``<journal>/rejected/<sink>.ndjson``."""
+"""Records that a backend will never take: set aside whole, with the reason, in ``rejected/by-<sink>.ndjson``.
+
+By no name that the pattern of segments (``*/audit-*.ndjson``) takes in: a tailer would read them as records.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ class RejectedFile:
     """Of one sink. Several forwarders on one volume may share it: each append is whole, under a lock."""
 
     def __init__(self, journal_dir: str, sink: str, *, bytes_max: int = BYTES_MAX) -> None:
-        self.path = os.path.join(journal_dir, "rejected", f"{sink}.ndjson")
-        self._older = os.path.join(journal_dir, "rejected", f"{sink}.old.ndjson")
+        self.path = os.path.join(journal_dir, "rejected", f"by-{sink}.ndjson")
+        self._older = os.path.join(journal_dir, "rejected", f"by-{sink}.old.ndjson")
         self._bytes_max = bytes_max // 2
 
     def add(self, line: bytes, record_id: str, reason: str) -> int:
