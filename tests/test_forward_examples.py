@@ -24,6 +24,7 @@ EXAMPLES = running.ROOT / "examples"
 FORWARD = [running.sys.executable, "-m", "function", "forward"]
 RSYSLOG = shutil.which("rsyslogd") or next((p for p in ("/usr/sbin/rsyslogd",) if os.path.exists(p)), None)
 VICTORIA_LOGS = shutil.which("victoria-logs")
+OTELCOL = shutil.which("otelcol")
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/forward.yaml")), ids=lambda path: path.parent.name)
@@ -198,3 +199,45 @@ def test_opensearch_takes_every_recorded_review_once(record_format, tmp_path, re
         entries = (tmp_path / "rejected" / "by-elasticsearch.ndjson").read_bytes().splitlines()
         assert {json.loads(entry)["id"] for entry in entries} <= {record.decode(line).id for line in lines}
         assert len(entries) == rejected
+
+
+class Otlp(HttpBackend):
+    """OTLP over HTTP, in JSON."""
+
+    def accept(self, request, body, *, partial):
+        for resource in json.loads(body)["resourceLogs"]:
+            for scope in resource["scopeLogs"]:
+                for entry in scope["logRecords"]:
+                    attributes = {one["key"]: one["value"] for one in entry["attributes"]}
+                    self.received.append((attributes["requestReceivedTimestamp"]["stringValue"], entry))
+        return 200, b"{}"
+
+
+@pytest.mark.skipif(OTELCOL is None, reason="otelcol is not on the PATH")
+def test_the_opentelemetry_collector_tails_the_journal_as_the_example_says(tmp_path):
+    """Each record once, with the review's own time, across segments and beside the growing tail."""
+    journal = tmp_path / "journal"
+    write_journal(journal, [review_line(number) for number in range(200)], segment_bytes=20_000)
+    with running_backend(Otlp) as backend:
+        config = (EXAMPLES / "opentelemetry-collector" / "collector.yaml").read_text()
+        for name, value in {
+            "/var/log/kube-audit/": f"{journal}/",
+            "/var/lib/otelcol": str(tmp_path),
+            "http://otlp.monitoring:4318": f"{backend.url}\n    encoding: json\n    compression: none",
+        }.items():
+            assert name in config
+            config = config.replace(name, value)
+        path = tmp_path / "collector.yaml"
+        path.write_text(config)
+        process = running.start(
+            [OTELCOL, "--config", str(path), "--set", "service::telemetry::metrics::level=none"], {}
+        )
+        try:
+            running.wait_for(lambda: len(backend.received) >= 200, 20)
+            write_journal(journal, [review_line(number) for number in range(200, 210)])
+            running.wait_for(lambda: len(backend.received) >= 210, 20)
+        finally:
+            running.stop(process)
+        assert len(backend.received) == len(set(backend.ids())) == 210
+        nanoseconds = min(int(entry["timeUnixNano"]) for _, entry in backend.received)
+        assert nanoseconds == 1_790_000_000 * 10**9
