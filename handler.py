@@ -16,7 +16,7 @@ if int(os.environ.get("WORKERS") or 1) > 1:
 gunicorn.config.Keepalive.default = 150
 
 # Settings are checked before the server forks, so that a mistake ends the start. Nothing runs before the first call.
-_service = Service(settings_or_exit(os.environ))
+_service = Service(settings_or_exit(os.environ, forwards=False))
 
 
 @functions_framework.aio.http  # type: ignore[arg-type]  # any ASGI callable is a response to the framework

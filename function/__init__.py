@@ -28,7 +28,7 @@ class Function:
         """Read the settings in ``cfg`` (the environment), and open the journal where an event loop runs already."""
         from .service import Service, settings_or_exit  # noqa: PLC0415 - importing the package imports no server
 
-        self._service = Service(settings_or_exit(cfg))
+        self._service = Service(settings_or_exit(cfg, forwards=False))
         with contextlib.suppress(RuntimeError):  # no loop yet: the first request opens it
             asyncio.get_running_loop()
             self._service.open()

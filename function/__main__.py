@@ -10,6 +10,7 @@ from collections.abc import Callable
 USAGE = """usage: python -m function COMMAND
 
   serve      serve reviews under uvicorn (the container image's command)
+  forward    forward the journal to AUDIT_FORWARD_TO; --once: all that is there; --check: one test record to each
   settings   print every setting: value in force, default, meaning
   clusters   add, rotate, show, remove, list, check: the clusters of a central endpoint, their tokens and webhooks
   policy     check FILE: validate a policy; with --reviews, what each rule keeps and drops
@@ -51,6 +52,7 @@ def _in_module(name: str) -> Callable[[list[str]], int]:
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
+    "forward": _in_module(".forward"),
     "settings": _in_module(".settings_table"),
     "clusters": _in_module(".clusters_command"),
     "policy": _in_module(".policy.check"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import prometheus_client
@@ -80,6 +80,23 @@ class Metrics:
         self._reload_successful = self._gauge(
             "config_last_reload_successful", "1 while the last reload of this configuration succeeded", "config"
         )
+        self._forward = {
+            "forwarded": self._counter("forwarded_records_total", "Records that the sink has confirmed", "sink"),
+            "retried": self._counter("forward_retried_records_total", "Records that had to be sent again", "sink"),
+            "rejected": self._counter("forward_rejected_records_total", "Records the sink refused for good", "sink"),
+            "truncated": self._counter("forward_truncated_records_total", "Records sent without objects", "sink"),
+        }
+        self._forward_state = {
+            "lag_records": self._gauge("forward_lag_records", "Records that the sink has not settled", "sink"),
+            "lag_bytes": self._gauge("forward_lag_bytes", "Bytes of records that the sink has not settled", "sink"),
+            "lag_seconds": self._gauge("forward_lag_seconds", "Age of the oldest record not settled", "sink"),
+            "last_success": self._gauge(
+                "forward_last_success_timestamp_seconds", "When the sink last took a record, Unix time", "sink"
+            ),
+        }
+        self._forward_told: dict[str, dict[str, float]] = {}
+        self.forwarder_running = self._gauge("forwarder_running", "1 while the forwarder's process runs")
+        self.forwarder_starts = self._counter("forwarder_starts_total", "Starts of the forwarder's process")
         self._gauge("build_info", "Version of this program", "version", "python").labels(
             version=VERSION, python=platform.python_version()
         ).set(1)
@@ -89,7 +106,7 @@ class Metrics:
         for reason in ("too_large", "too_deep", "not_unicode", "redaction_failed"):
             self._degraded.labels(reason=reason)
         self._omitted.labels(reason="policy")
-        for reason in ("journal", "removed"):
+        for reason in ("journal", "rejected", "removed", "retention"):
             self._lost.labels(reason=reason)
         for reason in ("full", "io"):
             self._failures.labels(reason=reason)
@@ -143,6 +160,29 @@ class Metrics:
     def removed(self, segments: int) -> None:
         """Count segments that retention let go."""
         self.removed_segments.inc(segments)
+
+    # -- what the forwarder tells (forwarding.forwarder.SinkStatus) ------------------------------------------
+
+    def forwarder_started(self, sinks: Sequence[str]) -> None:
+        """Count a start; what the new process tells starts at 0."""
+        self.forwarder_starts.inc()
+        self.forwarder_running.set(1)
+        self._forward_told = {}
+        for sink in sinks:
+            for family in (*self._forward.values(), *self._forward_state.values()):
+                family.labels(sink=sink)
+
+    def forwarder_told(self, status: Mapping[str, Mapping[str, float]]) -> None:
+        """Show what each sink has done since its process started, and what is left."""
+        for sink, told in status.items():
+            before = self._forward_told.get(sink, {})
+            for name, counter in self._forward.items():
+                counter.labels(sink=sink).inc(max(0, told[name] - before.get(name, 0)))
+            self._lost.labels(reason="rejected").inc(max(0, told["lost"] - before.get("lost", 0)))
+            for name, gauge in self._forward_state.items():
+                if name != "last_success" or told[name]:  # a process that has only started knows of none
+                    gauge.labels(sink=sink).set(told[name])
+            self._forward_told[sink] = dict(told)
 
     # -- names ------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
@@ -13,6 +14,7 @@ from types import FrameType
 import uvicorn
 
 from . import tls
+from .forwarder_process import ForwarderProcess
 from .protocol import FINISH_SECONDS, KEEP_ALIVE_SECONDS, Protocol, protocol_of
 from .reloading import Reloader, Watch
 from .service import Service
@@ -64,10 +66,14 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._exit_at: float | None = None
+        self._forwarder: ForwarderProcess | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the service, then listen."""
+        """Open the service, start the forwarder if there is to be one, then listen."""
         self._service.open()
+        if self._service.settings.forwarding.to:
+            self._forwarder = ForwarderProcess(self._service.settings.forwarding, self._service.metrics)
+            self._forwarder.start()
         await super().startup(sockets)
 
     async def on_tick(self, counter: int) -> bool:
@@ -79,10 +85,12 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish what is in flight, then close the journal."""
+        """Finish what is in flight, close the journal, then let the forwarder finish with it."""
         log.info("finishing what is in flight")
         await super().shutdown(sockets)
         await self._service.close()
+        if self._forwarder is not None:
+            await asyncio.to_thread(self._forwarder.stop, lambda: self.force_exit)
         log.info("finished")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

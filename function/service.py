@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import prometheus_client
 
@@ -16,7 +16,7 @@ from .endpoint import Endpoint, Receive, Scope, Send
 from .journal import Journal, Limits, Retention, StdoutWriter, Writer
 from .metrics import Metrics
 from .reloading import Reloader
-from .settings import STDOUT, Settings, SettingsError, load
+from .settings import STDOUT, Mistake, Settings, SettingsError, load
 from .version import VERSION
 
 __all__ = ["Service", "settings_or_exit"]
@@ -29,14 +29,25 @@ SWITCH_SECONDS = 0.0005
 CLOSE_SECONDS = 10.0
 
 
-def settings_or_exit(environ: Mapping[str, str]) -> Settings:
-    """Return the settings, or end the process with all that is wrong with them on stderr (exit code 2)."""
+def settings_or_exit(environ: Mapping[str, str], *, forwards: bool = True) -> Settings:
+    """Return the settings, or end the process with all that is wrong with them on stderr (exit code 2).
+
+    ``forwards`` says whether this host runs a forwarder beside us; one that does not refuses `AUDIT_FORWARD_TO`.
+    """
     try:
-        return load(environ)
+        settings = load(environ)
+        if settings.forwarding.to and not forwards:
+            raise SettingsError([_no_forwarder(settings.forwarding.to)])
     except SettingsError as error:
         for mistake in error.mistakes:
             print(f"kube-audit-function: {mistake}", file=sys.stderr)  # noqa: T201 - the log is not set up yet
         raise SystemExit(2) from None
+    return settings
+
+
+def _no_forwarder(to: Sequence[str]) -> Mistake:
+    hint = "run `python -m function forward` beside this, on the same journal directory, and unset it here"
+    return Mistake("AUDIT_FORWARD_TO", ",".join(to), "this host runs no forwarder", hint)
 
 
 def configuration_or_exit(settings: Settings, metrics: Metrics) -> Configuration:
@@ -134,7 +145,13 @@ class Service:
             observer=self.metrics,
             on_cut=lambda: retention.wake(),  # noqa: PLW0108 - retention is made below
         )
-        retention = Retention(settings.dir, limits, self.metrics, own_directory=lambda: writer.directory)
+        retention = Retention(
+            settings.dir,
+            limits,
+            self.metrics,
+            own_directory=lambda: writer.directory,
+            sinks=self.settings.forwarding.to,
+        )
         retention.start()
         self._stops.append(retention.stop)
         return Journal(writer, group_stored=group_stored)
@@ -172,9 +189,11 @@ class Service:
     def _banner(self) -> str:
         journal, recording = self.settings.journal, self.settings.recording
         where = "stdout (NOT durable)" if journal.dir == STDOUT else f"{journal.dir} (fsync {journal.fsync})"
+        to = ", ".join(self.settings.forwarding.to)
         who = f"the clusters in {recording.clusters_dir}" if recording.clusters_dir else recording.cluster_name
         return (
             f"kube-audit-function {VERSION}: recording reviews{f' of {who}' if who else ''} to {where}, format "
             f"{recording.format}, policy {recording.policy_file or 'built in'}, "
             f"redaction {recording.redaction_file or 'built in'}"
+            f"{f', forwarding to {to}' if to else ''}"
         )

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from .quantities import parse_bytes, parse_seconds
 
@@ -61,12 +63,81 @@ class Journal:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditWebhook:
+    """The sink audit-webhook. Empty files: none."""
+
+    url: str
+    ca_file: str
+    token_file: str
+    batch_records_max: int
+    batch_bytes_max: int
+    record_bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Elasticsearch:
+    """The sink elasticsearch. Empty files and names: none."""
+
+    url: str
+    index: str
+    template: str  # none | install
+    ca_file: str
+    api_key_file: str
+    username: str
+    password_file: str
+    batch_records_max: int
+    batch_bytes_max: int
+    record_bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloudEvents:
+    """The sink cloudevents. ``overrides`` is JSON, ``ca_pem`` certificates: Knative's SinkBinding gives both."""
+
+    url: str
+    overrides: str
+    ca_file: str
+    ca_pem: str
+    batch_records_max: int
+    batch_bytes_max: int
+    record_bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class GoogleCloudLogging:
+    """The sink google-cloud-logging. ``url`` is for an emulator; empty: Google."""
+
+    project: str
+    log_name: str
+    location: str
+    cluster: str
+    url: str
+    batch_records_max: int
+    batch_bytes_max: int
+    record_bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """Where records go on to, beside the journal. ``to`` names sinks; empty: nowhere."""
+
+    to: tuple[str, ...]
+    drain_seconds: float  # how long a last pass may take when the process ends
+    batch_seconds: float  # how long a record may wait for others
+    audit_webhook: AuditWebhook
+    elasticsearch: Elasticsearch
+    cloudevents: CloudEvents
+    google_cloud_logging: GoogleCloudLogging
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything the environment says."""
 
     serving: Serving
     recording: Recording
     journal: Journal
+    forwarding: Forwarding
     log_level: str
 
 
@@ -99,6 +170,7 @@ class Setting(NamedTuple):
     meaning: str
     parse: Callable[[str], Any]
     hint: str
+    secret: bool = False  # its value may hold one: it is not shown
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -113,7 +185,7 @@ def load(environ: Mapping[str, str]) -> Settings:
             values[setting.name] = setting.parse(text)
         except ValueError as error:
             values[setting.name] = setting.parse(setting.default)
-            mistakes.append(Mistake(setting.name, text, str(error), setting.hint))
+            mistakes.append(Mistake(setting.name, "" if setting.secret else text, str(error), setting.hint))
     mistakes += _contradictions(values)
     if mistakes:
         raise SettingsError(mistakes)
@@ -150,7 +222,50 @@ def _settings(values: Mapping[str, Any]) -> Settings:
             bytes_max=values["AUDIT_JOURNAL_BYTES_MAX"],
             age_max=values["AUDIT_JOURNAL_AGE_MAX"],
         ),
+        forwarding=_forwarding(values),
         log_level=values["AUDIT_LOG_LEVEL"],
+    )
+
+
+def _forwarding(values: Mapping[str, Any]) -> Forwarding:
+    def bounds(sink: str) -> dict[str, int]:
+        return {name.lower(): values[f"AUDIT_{sink}_{name}"] for name in _SINK_BOUNDS}
+
+    return Forwarding(
+        to=values["AUDIT_FORWARD_TO"],
+        drain_seconds=values["AUDIT_FORWARD_DRAIN_SECONDS"],
+        batch_seconds=values["AUDIT_FORWARD_BATCH_SECONDS"],
+        audit_webhook=AuditWebhook(
+            url=values["AUDIT_WEBHOOK_URL"],
+            ca_file=values["AUDIT_WEBHOOK_CA_FILE"],
+            token_file=values["AUDIT_WEBHOOK_TOKEN_FILE"],
+            **bounds("WEBHOOK"),
+        ),
+        elasticsearch=Elasticsearch(
+            url=values["AUDIT_ELASTICSEARCH_URL"],
+            index=values["AUDIT_ELASTICSEARCH_INDEX"],
+            template=values["AUDIT_ELASTICSEARCH_TEMPLATE"],
+            ca_file=values["AUDIT_ELASTICSEARCH_CA_FILE"],
+            api_key_file=values["AUDIT_ELASTICSEARCH_API_KEY_FILE"],
+            username=values["AUDIT_ELASTICSEARCH_USERNAME"],
+            password_file=values["AUDIT_ELASTICSEARCH_PASSWORD_FILE"],
+            **bounds("ELASTICSEARCH"),
+        ),
+        cloudevents=CloudEvents(
+            url=values["AUDIT_CLOUDEVENTS_URL"] or values["K_SINK"],
+            overrides=values["K_CE_OVERRIDES"],
+            ca_file=values["AUDIT_CLOUDEVENTS_CA_FILE"],
+            ca_pem=values["K_CA_CERTS"],
+            **bounds("CLOUDEVENTS"),
+        ),
+        google_cloud_logging=GoogleCloudLogging(
+            project=values["AUDIT_GOOGLE_CLOUD_LOGGING_PROJECT"],
+            log_name=values["AUDIT_GOOGLE_CLOUD_LOGGING_LOG_NAME"],
+            location=values["AUDIT_GOOGLE_CLOUD_LOGGING_LOCATION"],
+            cluster=values["AUDIT_GOOGLE_CLOUD_LOGGING_CLUSTER"] or values["AUDIT_CLUSTER_NAME"],
+            url=values["AUDIT_GOOGLE_CLOUD_LOGGING_URL"],
+            **bounds("GOOGLE_CLOUD_LOGGING"),
+        ),
     )
 
 
@@ -173,6 +288,26 @@ def _contradictions(values: Mapping[str, Any]) -> list[Mistake]:
     if values["PORT"] == values["AUDIT_METRICS_PORT"]:
         hint = "give the metrics another port, or 0 for none"
         found.append(Mistake("AUDIT_METRICS_PORT", str(values["PORT"]), "is also PORT", hint))
+    return found + _forwarding_contradictions(values)
+
+
+def _forwarding_contradictions(values: Mapping[str, Any]) -> list[Mistake]:
+    """Return what keeps the sinks that are asked for from working."""
+    to = values["AUDIT_FORWARD_TO"]
+    found = []
+    if to and values["AUDIT_JOURNAL_DIR"] == STDOUT:
+        hint = "name a directory: what is forwarded is read from the journal's segments"
+        found.append(Mistake("AUDIT_JOURNAL_DIR", STDOUT, "stdout cannot be forwarded (AUDIT_FORWARD_TO)", hint))
+    for sink in to:
+        name = _SINK_NEEDS[sink]
+        if not (values[name] or (sink == "cloudevents" and values["K_SINK"])):
+            found.append(Mistake(name, "", f"not set, and {sink} needs it", f"set {name}, or leave {sink} out"))
+    if "audit-webhook" in to and values["AUDIT_FORMAT"] != "event":
+        hint = "set AUDIT_FORMAT=event: audit webhooks take audit.k8s.io Events and nothing else"
+        found.append(Mistake("AUDIT_FORMAT", values["AUDIT_FORMAT"], "cannot be sent to audit-webhook", hint))
+    if bool(values["AUDIT_ELASTICSEARCH_USERNAME"]) != bool(values["AUDIT_ELASTICSEARCH_PASSWORD_FILE"]):
+        hint = "set both AUDIT_ELASTICSEARCH_USERNAME and AUDIT_ELASTICSEARCH_PASSWORD_FILE, or neither"
+        found.append(Mistake("AUDIT_ELASTICSEARCH_USERNAME", "", "basic authentication needs name and password", hint))
     return found
 
 
@@ -249,6 +384,49 @@ def _cluster(text: str) -> str:
     return text
 
 
+def _sinks(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in _SINK_NEEDS]
+    if unknown or len(set(names)) < len(names):
+        raise ValueError(f"not a list of {', '.join(_SINK_NEEDS)}, each once")
+    return names
+
+
+def _url(text: str) -> str:
+    if not text:
+        return text
+    parts = urlsplit(text)  # raises ValueError for some
+    if parts.scheme not in ("http", "https") or not parts.hostname or not text.isascii() or not text.isprintable():
+        raise ValueError("not an http:// or https:// URL")
+    if parts.username is not None or parts.fragment or " " in text:
+        raise ValueError("a URL with credentials, a fragment or white space")
+    _ = parts.port  # raises ValueError where it is no port
+    return text
+
+
+def _word(pattern: str, problem: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text and not re.fullmatch(pattern, text):
+            raise ValueError(problem)
+        return text
+
+    return parse
+
+
+def _ce_overrides(text: str) -> str:
+    try:
+        document = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON") from None
+    extensions = (document.get("extensions") or {}) if isinstance(document, dict) else None
+    if not isinstance(extensions, dict):
+        raise ValueError("not an object with the key extensions")  # noqa: TRY004 - what every parser here raises
+    for name, value in extensions.items():
+        if not re.fullmatch(r"[a-z0-9]{1,20}", name) or not re.fullmatch(r"[\x20-\x7e]{0,1024}", str(value)):
+            raise ValueError("extensions need names of lower-case letters and digits, and printable values")
+    return text
+
+
 def _readable_file(text: str) -> str:
     if text and not os.path.isfile(text):
         raise ValueError("no such file")
@@ -261,6 +439,30 @@ def _readable_directory(text: str) -> str:
     return text
 
 
+_SINK_NEEDS = {
+    "audit-webhook": "AUDIT_WEBHOOK_URL",
+    "cloudevents": "AUDIT_CLOUDEVENTS_URL",
+    "elasticsearch": "AUDIT_ELASTICSEARCH_URL",
+    "google-cloud-logging": "AUDIT_GOOGLE_CLOUD_LOGGING_PROJECT",
+}
+_SINK_BOUNDS = ("BATCH_RECORDS_MAX", "BATCH_BYTES_MAX", "RECORD_BYTES_MAX")
+
+
+def _bounds_of(
+    prefix: str, sink: str, *, records: int, size: str, record: str, most: tuple[int, int, int]
+) -> tuple[Setting, ...]:
+    """Return the three settings that bound a batch; ``most`` is what each may be set to."""
+    return (
+        Setting(f"AUDIT_{prefix}_BATCH_RECORDS_MAX", str(records), f"{sink}: records in one batch",
+                _number(1, most[0]), f"write a number up to {most[0]}"),
+        Setting(f"AUDIT_{prefix}_BATCH_BYTES_MAX", size, f"{sink}: bytes in one batch",
+                _size(1024, most[1]), _SIZE_HINT),
+        Setting(f"AUDIT_{prefix}_RECORD_BYTES_MAX", record, f"{sink}: a larger record is cut down, its objects first",
+                _size(1024, most[2]), _SIZE_HINT),
+    )  # fmt: skip
+
+
+_URL_HINT = "write it as https://host:port/path, without credentials"
 _SIZE_HINT = "write a size such as 100MiB, 1GiB or 1048576"
 _AGE_HINT = "write a duration such as 90s, 1h or 30d"
 _FILE_HINT = "mount the file, or unset the variable"
@@ -304,6 +506,60 @@ SETTINGS: tuple[Setting, ...] = (
             _one_of("none", "inferred"), "docs/events.md says what is inferred"),
     Setting("AUDIT_DRAIN_SECONDS", "5", "how long to go on serving after SIGTERM", _seconds,
             "write seconds, such as 5"),
+    Setting("AUDIT_FORWARD_TO", "", "sinks to forward to, separated by commas: `audit-webhook`, `cloudevents`, "
+            "`elasticsearch`, `google-cloud-logging`", _sinks, "docs/forwarding.md describes each"),
+    Setting("AUDIT_FORWARD_DRAIN_SECONDS", "10", "how long the last records may take to be forwarded after the last "
+            "review was answered", _seconds, "write seconds, such as 10"),
+    Setting("AUDIT_FORWARD_BATCH_SECONDS", "1", "how long a record waits for others to share a batch", _seconds,
+            "write seconds, such as 1"),
+    Setting("AUDIT_WEBHOOK_URL", "", "audit-webhook: where EventLists are POSTed", _url, _URL_HINT, secret=True),
+    Setting("AUDIT_WEBHOOK_CA_FILE", "", "audit-webhook: PEM certificates of its authority", _readable_file,
+            _FILE_HINT),
+    Setting("AUDIT_WEBHOOK_TOKEN_FILE", "", "audit-webhook: a bearer token; read again when it changes",
+            _readable_file, _FILE_HINT),
+    *_bounds_of("WEBHOOK", "audit-webhook", records=400, size="10MiB", record="256KiB",
+                most=(10_000, 64 << 20, 64 << 20)),
+    Setting("AUDIT_ELASTICSEARCH_URL", "", "elasticsearch: the server, and its path before `/_bulk`", _url, _URL_HINT,
+            secret=True),
+    Setting("AUDIT_ELASTICSEARCH_INDEX", "kube-audit", "elasticsearch: the data stream",
+            _word(r"[a-z0-9][a-z0-9._-]{0,199}", "not lower-case letters, digits, '.', '_' and '-'"),
+            "use a name such as kube-audit"),
+    Setting("AUDIT_ELASTICSEARCH_TEMPLATE", "none", "elasticsearch: `install` puts the index template there at the "
+            "start", _one_of("none", "install"), "docs/forwarding.md says what it holds"),
+    Setting("AUDIT_ELASTICSEARCH_CA_FILE", "", "elasticsearch: PEM certificates of its authority", _readable_file,
+            _FILE_HINT),
+    Setting("AUDIT_ELASTICSEARCH_API_KEY_FILE", "", "elasticsearch: an API key, as Elasticsearch encodes it",
+            _readable_file, _FILE_HINT),
+    Setting("AUDIT_ELASTICSEARCH_USERNAME", "", "elasticsearch: name for basic authentication",
+            _word(r"[\x21-\x39\x3b-\x7e]{1,256}", "not a name of printable ASCII without ':'"),
+            "set it together with AUDIT_ELASTICSEARCH_PASSWORD_FILE"),
+    Setting("AUDIT_ELASTICSEARCH_PASSWORD_FILE", "", "elasticsearch: its password", _readable_file, _FILE_HINT),
+    *_bounds_of("ELASTICSEARCH", "elasticsearch", records=1000, size="5MiB", record="8MiB",
+                most=(100_000, 90 << 20, 90 << 20)),
+    Setting("AUDIT_CLOUDEVENTS_URL", "", "cloudevents: where events are POSTed; without it, `K_SINK`", _url, _URL_HINT,
+            secret=True),
+    Setting("AUDIT_CLOUDEVENTS_CA_FILE", "", "cloudevents: PEM certificates of its authority; without it, "
+            "`K_CA_CERTS`", _readable_file, _FILE_HINT),
+    *_bounds_of("CLOUDEVENTS", "cloudevents", records=100, size="5MiB", record="1000000",
+                most=(10_000, 64 << 20, 64 << 20)),
+    Setting("K_SINK", "", "cloudevents: the URL that Knative's SinkBinding injects", _url, _URL_HINT, secret=True),
+    Setting("K_CE_OVERRIDES", "", "cloudevents: extensions that SinkBinding injects", _ce_overrides,
+            "SinkBinding's ceOverrides makes it"),
+    Setting("K_CA_CERTS", "", "cloudevents: certificates that SinkBinding injects (PEM)", str,
+            "SinkBinding makes it", secret=True),
+    Setting("AUDIT_GOOGLE_CLOUD_LOGGING_PROJECT", "", "google-cloud-logging: the project that entries are written to",
+            _word(r"[a-z][a-z0-9:.-]{4,62}", "not a project id"), "give the project's id, not its name or number"),
+    Setting("AUDIT_GOOGLE_CLOUD_LOGGING_LOG_NAME", "kube-audit", "google-cloud-logging: the log",
+            _word(r"[A-Za-z0-9._/-]{1,400}", "not letters, digits, '/', '_', '-' and '.'"),
+            "use a name such as kube-audit"),
+    Setting("AUDIT_GOOGLE_CLOUD_LOGGING_LOCATION", "global", "google-cloud-logging: the cluster's region or zone",
+            _word(r"[a-z0-9-]{1,63}", "not a location"), "use a location such as europe-west3"),
+    Setting("AUDIT_GOOGLE_CLOUD_LOGGING_CLUSTER", "", "google-cloud-logging: the cluster of records that name none; "
+            "without it, `AUDIT_CLUSTER_NAME`", _cluster, "use the name your cloud knows the cluster by"),
+    Setting("AUDIT_GOOGLE_CLOUD_LOGGING_URL", "", "google-cloud-logging: an emulator, `http://host:port`, used "
+            "without credentials", _url, _URL_HINT, secret=True),
+    *_bounds_of("GOOGLE_CLOUD_LOGGING", "google-cloud-logging", records=500, size="5MB", record="256KB",
+                most=(1000, 9_500_000, 256_000)),
     Setting("AUDIT_METRICS_PORT", "55555", "Prometheus metrics; `0` is off", _number(0, 65535),
             "use a free port, or 0"),
     Setting("AUDIT_TLS_CERT_FILE", "", "serve TLS with this certificate chain; renewed files are picked up",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .settings import SETTINGS, SettingsError, load
+from .settings import SETTINGS, Setting, SettingsError, load
 
 __all__ = ["main"]
 
@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
         print(markdown())
         return 0
     rows = [("NAME", "VALUE", "DEFAULT", "MEANING")]
-    rows += [(s.name, os.environ.get(s.name) or s.default, s.default, s.meaning) for s in SETTINGS]
+    rows += [(s.name, _shown(s), s.default, s.meaning) for s in SETTINGS]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + "  " + row[3])
@@ -29,6 +29,11 @@ def main(arguments: list[str]) -> int:
         print("", *error.mistakes, sep="\n", file=sys.stderr)
         return 1
     return 0
+
+
+def _shown(setting: Setting) -> str:
+    value = os.environ.get(setting.name) or setting.default
+    return "(not shown)" if setting.secret and value else value
 
 
 def markdown() -> str:

@@ -56,7 +56,9 @@ def test_other_files_count_against_the_bound(tmp_path):
     (tmp_path / "rejected").mkdir()
     (tmp_path / "rejected" / "sink.ndjson").write_bytes(b"x" * 50)
     (directory / "other").write_bytes(b"x" * 200)
-    (tmp_path / "stray").write_bytes(b"x" * 50)
+    (tmp_path / "stray").write_bytes(b"x" * 20)
+    (tmp_path / "forwarding" / directory.name).mkdir(parents=True)
+    (tmp_path / "forwarding" / directory.name / "sink.json").write_bytes(b"x" * 30)
     counted, _ = sweep(tmp_path, bytes_max=500)
     assert len(list(directory.glob("audit-*"))) == 1
     assert counted.measures["journal_bytes"] == 400

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 __all__ = ["Files", "Found"]
@@ -15,6 +16,8 @@ __all__ = ["Files", "Found"]
 # A tailer beside us (Vector, Fluent Bit) reads through the group that the volume's fsGroup gives.
 DIRECTORY_MODE = 0o750
 FILE_MODE = 0o640
+
+_BLOCK_BYTES = 1 << 20
 
 _datasync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
@@ -115,6 +118,13 @@ class Files:
         with open(path, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - size))
             return file.read(size)
+
+    def blocks(self, path: str, offset: int) -> Iterator[bytes]:
+        """Yield what the file ``path`` holds from ``offset`` on, a block at a time."""
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            while block := file.read(_BLOCK_BYTES):
+                yield block
 
     def free_bytes(self, path: str) -> int:
         """Return the bytes that an unprivileged process can still write to the volume of ``path``."""

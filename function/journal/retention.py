@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from . import checkpoints
+from .checkpoints import START
 from .files import Files
 from .rotation import Limits, to_remove
 from .segments import LOCK, ProcessDirectory, Segment, foreign_bytes, is_alive, scan, torn_bytes
@@ -29,10 +32,14 @@ class Usage(Protocol):
     def measured(self, *, segments: int, journal_bytes: int, free_bytes: int) -> None: ...
     def removed(self, segments: int) -> None: ...
     def torn(self, size: int) -> None: ...
+    def lost(self, reason: str, records: int) -> None: ...
 
 
 class Retention:
-    """Keeps ``journal_dir`` within its limits; ``own_directory`` returns the directory of this process's writer."""
+    """Keeps ``journal_dir`` within its limits; ``own_directory`` returns the directory of this process's writer.
+
+    ``sinks`` are those that this process forwards to; those of a forwarder of its own show in their checkpoints.
+    """
 
     def __init__(
         self,
@@ -41,12 +48,14 @@ class Retention:
         usage: Usage,
         *,
         own_directory: Callable[[], str | None],
+        sinks: Sequence[str] = (),
         files: Files | None = None,
     ) -> None:
         self._journal_dir = journal_dir
         self._limits = limits
         self._usage = usage
         self._own_directory = own_directory
+        self._sinks = frozenset(sinks)
         self._files = files or Files()
         self._examined: set[str] = set()
         self._wake = threading.Event()
@@ -75,7 +84,9 @@ class Retention:
             closed += self._closed_segments(directory, now)
         total = sum(sum(s.bytes for s in directory.segments) + directory.other_bytes for directory in found)
         total += foreign_bytes(self._files, self._journal_dir)
-        removed = [s for s in to_remove(closed, total=total, now=now, limits=self._limits) if self._remove(s)]
+        unconfirmed = self._unconfirmed(closed)
+        chosen = to_remove(closed, total=total, now=now, limits=self._limits, unconfirmed=frozenset(unconfirmed))
+        removed = [segment for segment in chosen if self._remove(segment, unconfirmed.get(segment.path))]
         self._usage.measured(
             segments=sum(len(directory.segments) for directory in found) - len(removed),
             journal_bytes=total - sum(segment.bytes for segment in removed),
@@ -102,14 +113,44 @@ class Retention:
                     self._usage.torn(torn)
                     log.warning("journal: %d bytes of an unfinished record in %s", torn, directory.segments[-1].path)
 
-    def _remove(self, segment: Segment) -> bool:
+    def _unconfirmed(self, segments: Sequence[Segment]) -> dict[str, int]:
+        """Return where in each of ``segments`` the first record is that some sink has not confirmed."""
+        states = checkpoints.states(self._journal_dir)
+        sinks = self._sinks.union(*states.values())
+        found = {}
+        for segment in segments if sinks else ():
+            state = states.get(os.path.basename(os.path.dirname(segment.path)), {})
+            positions = [state.get(sink, START) for sink in sinks]
+            offset = checkpoints.first_unconfirmed(positions, segment.number)
+            if offset is not None and offset < segment.bytes and self._holds_a_line(segment.path, offset):
+                found[segment.path] = offset
+        return found
+
+    def _holds_a_line(self, path: str, offset: int) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return any(b"\n" in block for block in self._files.blocks(path, offset))
+        return False
+
+    def _remove(self, segment: Segment, unconfirmed_from: int | None) -> bool:
+        """Remove ``segment``, and count as lost what no sink will see any more; return whether it is gone."""
         try:
+            lost = 0
+            if unconfirmed_from is not None:
+                lost = sum(block.count(b"\n") for block in self._files.blocks(segment.path, unconfirmed_from))
             self._files.remove(segment.path)
         except FileNotFoundError:
-            pass  # another replica's retention was faster
+            return True  # another replica's retention was faster, and has counted
         except OSError as error:
             log.error("journal: cannot remove %s: %s", segment.path, error.strerror)
             return False
+        if lost:
+            self._usage.lost("retention", lost)
+            log.error(
+                "journal: %d records went that a sink has not confirmed: %s",
+                lost,
+                segment.path,
+                extra={"hint": "raise AUDIT_JOURNAL_BYTES_MAX, or see why the sink is behind"},
+            )
         return True
 
     def _remove_empty(self, directory: ProcessDirectory) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "is_alive",
     "scan",
     "segment_name",
+    "segment_number",
     "torn_bytes",
 ]
 
@@ -53,6 +54,12 @@ def segment_name(number: int) -> str:
     return f"audit-{number:020d}.ndjson"
 
 
+def segment_number(name: str) -> int | None:
+    """Return the number in a segment's file name, None where it is another file's."""
+    match = _SEGMENT.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 def directory_name(host: str, started: float, random: str) -> str:
     """Return the name of a process start's directory: host, start time (UTC), eight random hexadecimal digits.
 
@@ -68,16 +75,23 @@ def scan(files: Files, journal_dir: str) -> list[ProcessDirectory]:
     return [_scan_one(files, entry) for entry in directories if _DIRECTORY.fullmatch(entry.name)]
 
 
-def foreign_bytes(files: Files, path: str) -> int:
-    """Return the bytes of all that is under ``path`` but in no process directory: it counts, and it is not touched."""
-    total = 0
+def foreign_bytes(files: Files, journal_dir: str) -> int:
+    """Return the bytes of all under ``journal_dir`` that is in no process directory: it counts, it is not touched."""
     with contextlib.suppress(FileNotFoundError):
-        for entry in files.entries(path):
-            if not entry.is_directory:
-                total += entry.bytes
-            elif not _DIRECTORY.fullmatch(entry.name):
-                total += foreign_bytes(files, entry.path)
-    return total
+        entries = [
+            one for one in files.entries(journal_dir) if not (one.is_directory and _DIRECTORY.fullmatch(one.name))
+        ]
+        return sum(_bytes_of(files, entry) for entry in entries)
+    return 0
+
+
+def _bytes_of(files: Files, entry: Found) -> int:
+    """Return the bytes of a file, or of everything in a directory."""
+    if not entry.is_directory:
+        return entry.bytes
+    with contextlib.suppress(FileNotFoundError):
+        return sum(_bytes_of(files, below) for below in files.entries(entry.path))
+    return 0
 
 
 def is_alive(files: Files, directory: ProcessDirectory, now: float) -> bool:
@@ -114,6 +128,6 @@ def _scan_one(files: Files, directory: Found) -> ProcessDirectory:
         if match := _SEGMENT.fullmatch(entry.name):
             segments.append(Segment(entry.path, int(match[1]), entry.bytes, entry.modified))
         else:
-            other_bytes += foreign_bytes(files, entry.path) if entry.is_directory else entry.bytes
+            other_bytes += _bytes_of(files, entry)
     segments.sort(key=lambda segment: segment.number)
     return ProcessDirectory(directory.path, segments, other_bytes)

@@ -1,0 +1,285 @@
+"""Which directories are forwarded, by which workers; what is left; the end. One per process.
+
+A forwarder takes the directories of its own host and those of dead writers at once, and another living writer's only
+when nobody else has taken it for a while. A lease on each keeps every other forwarder off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Sequence
+
+from ..journal import checkpoints
+from ..journal.checkpoints import FORWARDING, START
+from ..journal.files import Files
+from ..journal.reader import Reader
+from ..journal.segments import ProcessDirectory, directory_name, is_alive, scan
+from .backlog import Backlog
+from .lease import STALE_SECONDS, Lease
+from .record import NotARecord, decode
+from .rejected import RejectedFile
+from .sink import Sink, SinkError
+from .worker import Channel, Worker
+
+__all__ = ["Forwarder", "SinkStatus"]
+
+log = logging.getLogger("audit.forward")
+
+SCAN_SECONDS = 1.0
+
+# What is told of a sink: counts since the start, what is behind now, and Unix times.
+SinkStatus = dict[str, float]
+
+
+class _Directory:
+    """A process directory that is ours to forward."""
+
+    def __init__(self, path: str, state_directory: str, lease: Lease) -> None:
+        self.path = path
+        self.name = os.path.basename(path)
+        self.state_directory = state_directory
+        self.lease = lease
+        self.backlog = Backlog(path)
+        self.channels: dict[str, Channel] = {}
+        self.oldest: dict[str, tuple[checkpoints.Position, float]] = {}
+
+
+class Forwarder:
+    """Forwards ``journal_dir`` to ``sinks``. Call `tick` about once a second; `stop` at the end.
+
+    ``everything`` takes every directory that is free, at once. ``host`` is our host's name.
+    """
+
+    def __init__(
+        self,
+        journal_dir: str,
+        sinks: Sequence[Sink],
+        *,
+        batch_seconds: float,
+        everything: bool = False,
+        host: str | None = None,
+    ) -> None:
+        self._journal_dir = journal_dir
+        self._everything = everything
+        self._host = _host_part(directory_name(host or socket.gethostname(), 0, "0" * 8))
+        self._files = Files()
+        self._workers = [Worker(s, RejectedFile(journal_dir, s.name), batch_seconds=batch_seconds) for s in sinks]
+        self._directories: dict[str, _Directory] = {}
+        self._finished: dict[str, tuple[int, int]] = {}  # dead writers' directories that need nothing any more
+        self._seen: dict[str, float] = {}
+        self.elsewhere = 0  # directories that another forwarder works on, or may yet
+
+    def start(self) -> None:
+        """Start a thread for each sink."""
+        for worker in self._workers:
+            worker.start()
+
+    def tick(self) -> None:
+        """Look for directories, keep leases, count what is behind. Never raises `OSError`."""
+        try:
+            self._scan()
+        except FileNotFoundError:
+            pass  # no record yet
+        except OSError as error:
+            log.error("forward: cannot read %s: %s", self._journal_dir, error.strerror)
+        for directory in list(self._directories.values()):
+            try:
+                kept = directory.lease.renew()
+                directory.backlog.measure()
+            except FileNotFoundError:
+                continue  # the next scan sees that it is gone
+            except OSError as error:
+                log.error("forward: cannot look after %s: %s", directory.path, error.strerror)
+                continue
+            if not kept:
+                log.error(
+                    "forward: another forwarder took %s over",
+                    directory.path,
+                    extra={"hint": "this process was stopped for a minute, or the volume was"},
+                )
+                self._drop(directory)
+
+    def status(self) -> dict[str, SinkStatus]:
+        """Return what is told of each sink."""
+        return {worker.sink.name: self._status_of(worker) for worker in self._workers}
+
+    def left(self) -> dict[str, int]:
+        """Return how many records each sink has not settled yet."""
+        return {worker.sink.name: self._behind(worker)[0] for worker in self._workers}
+
+    def is_counted(self) -> bool:
+        """Return whether `left` is all there is."""
+        return all(directory.backlog.complete for directory in self._directories.values())
+
+    def failure(self) -> SinkError | None:
+        """Return why a sink cannot work at all."""
+        return next((worker.failed for worker in self._workers if worker.failed), None)
+
+    def drain(self) -> None:
+        """Send what is there, without waiting for batches to fill."""
+        for worker in self._workers:
+            worker.drain()
+
+    def stop(self, seconds: float) -> None:
+        """End the workers, waiting ``seconds`` at most, and give the leases back."""
+        for worker in self._workers:
+            worker.stop()
+        until = time.monotonic() + seconds
+        for worker in self._workers:
+            worker.join(max(0.0, until - time.monotonic()))
+        for directory in self._directories.values():
+            directory.lease.release()
+
+    # -- directories ------------------------------------------------------------------------------------------
+
+    def _scan(self) -> None:
+        self._remove_old_states()
+        now = time.time()
+        found = {os.path.basename(one.path): one for one in scan(self._files, self._journal_dir)}
+        for name in self._directories.keys() - found.keys():
+            self._drop(self._directories[name])
+        self._finished = {name: last for name, last in self._finished.items() if name in found}
+        self._seen = {name: since for name, since in self._seen.items() if name in found}
+        self.elsewhere = 0
+        for name, directory in found.items():
+            if name in self._directories:
+                self._finish(self._directories[name], directory, now)
+            elif self._finished.get(name) != _signature(directory):
+                self.elsewhere += not self._take(name, directory, now)
+
+    def _take(self, name: str, directory: ProcessDirectory, now: float) -> bool:
+        """Take the directory, if it is free and for us; return whether it is ours now."""
+        since = self._seen.setdefault(name, time.monotonic())
+        if not (self._everything or _host_part(name) == self._host):  # noqa: SIM102 - reads in order
+            if time.monotonic() - since < STALE_SECONDS and is_alive(self._files, directory, now):
+                return False  # its own forwarder comes first
+        state = checkpoints.state_directory(self._journal_dir, name)
+        os.makedirs(state, 0o750, exist_ok=True)
+        lease = Lease(state)
+        if not lease.take():
+            return False
+        mine = _Directory(directory.path, state, lease)
+        for worker in self._workers:
+            mine.channels[worker.sink.name] = Channel(directory.path, state, worker.sink.name)
+        try:
+            self._forget_other_sinks(state)
+            for channel in mine.channels.values():
+                channel.establish()
+        except OSError as error:  # a full volume: forwarding is not what should stop
+            log.warning("forward: cannot write to %s: %s", state, error.strerror)
+        for worker in self._workers:
+            worker.channels = (*worker.channels, mine.channels[worker.sink.name])
+        self._directories[name] = mine
+        log.info("forward: working on %s", directory.path)
+        return True
+
+    def _forget_other_sinks(self, state: str) -> None:
+        """Remove the checkpoints of sinks that are not configured any more: retention would wait for them."""
+        names = {f"{worker.sink.name}.json" for worker in self._workers}
+        for name in os.listdir(state):
+            if name.endswith(".json") and name not in names:
+                log.warning("forward: forgetting the checkpoint %s/%s: no such sink is configured", state, name)
+                os.unlink(os.path.join(state, name))
+
+    def _finish(self, mine: _Directory, directory: ProcessDirectory, now: float) -> None:
+        """Give a dead writer's directory back when nothing in it is left to do."""
+        if is_alive(self._files, directory, now):
+            return
+        mine.backlog.measure()
+        if not mine.backlog.complete or any(mine.backlog.behind(one.position)[0] for one in mine.channels.values()):
+            return
+        self._finished[mine.name] = mine.backlog.signature()
+        log.info("forward: finished %s", mine.path)
+        self._drop(mine)
+
+    def _drop(self, mine: _Directory) -> None:
+        for worker in self._workers:
+            channel = mine.channels[worker.sink.name]
+            channel.given_up = True
+            worker.channels = tuple(one for one in worker.channels if one is not channel)
+            worker.retired.append(channel)
+        mine.lease.release()
+        del self._directories[mine.name]
+
+    def _remove_old_states(self) -> None:
+        """Remove what was kept about directories that retention has removed."""
+        root = os.path.join(self._journal_dir, FORWARDING)
+        try:
+            names = os.listdir(root)
+        except FileNotFoundError:
+            return
+        for name in names:
+            state = os.path.join(root, name)
+            if name in self._directories or os.path.exists(os.path.join(self._journal_dir, name)):
+                continue
+            with contextlib.suppress(OSError):  # another forwarder does the same
+                lease = Lease(state)
+                if lease.take():
+                    for file in os.listdir(state):
+                        os.unlink(os.path.join(state, file))
+                    lease.release()
+                    os.rmdir(state)
+
+    # -- what is told -----------------------------------------------------------------------------------------
+
+    def _behind(self, worker: Worker) -> tuple[int, int]:
+        records = size = 0
+        for directory in self._directories.values():
+            behind = directory.backlog.behind(directory.channels[worker.sink.name].position)
+            records += behind[0]
+            size += behind[1]
+        return records, size
+
+    def _status_of(self, worker: Worker) -> SinkStatus:
+        records, size = self._behind(worker)
+        tally = worker.tally
+        return {
+            "forwarded": tally.forwarded,
+            "retried": tally.retried,
+            "rejected": tally.rejected,
+            "truncated": tally.truncated,
+            "lost": tally.lost,
+            "last_success": tally.last_success,
+            "lag_records": records,
+            "lag_bytes": size,
+            "lag_seconds": self._oldest(worker.sink.name) if records else 0.0,
+        }
+
+    def _oldest(self, sink: str) -> float:
+        """Return how old the oldest record is that ``sink`` has not settled, in seconds."""
+        received = [self._next_received(one, sink) for one in self._directories.values()]
+        known = [seconds for seconds in received if seconds]
+        return max(0.0, time.time() - min(known)) if known else 0.0
+
+    def _next_received(self, directory: _Directory, sink: str) -> float:
+        position = directory.channels[sink].position
+        if not directory.backlog.behind(position)[0]:
+            return 0.0
+        known = directory.oldest.get(sink, (START, 0.0))
+        if known[0] != position or not known[1]:
+            known = directory.oldest[sink] = (position, _received(directory.path, position))
+        return known[1]
+
+
+def _received(path: str, position: checkpoints.Position) -> float:
+    """Return when the first record behind ``position`` was received, 0 where that cannot be told."""
+    reader = Reader(path, position)
+    with contextlib.suppress(OSError, NotARecord, IndexError):
+        try:
+            return decode(reader.read(1)[0].data).received_seconds()
+        finally:
+            reader.close()
+    return 0.0
+
+
+def _host_part(name: str) -> str:
+    return name.rsplit("-", 2)[0]
+
+
+def _signature(directory: ProcessDirectory) -> tuple[int, int]:
+    last = directory.segments[-1] if directory.segments else None
+    return (last.number, last.bytes) if last else (0, 0)

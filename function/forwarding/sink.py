@@ -1,0 +1,103 @@
+"""What a sink is: a backend that takes batches and says of each record what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from .record import Record
+
+__all__ = [
+    "DELIVERED",
+    "Bounds",
+    "Delivered",
+    "Outcome",
+    "Payload",
+    "Refused",
+    "Rejected",
+    "Retry",
+    "Sink",
+    "SinkError",
+    "TooLarge",
+]
+
+
+class Bounds(NamedTuple):
+    """Of one batch: at most so many records, about so many bytes (one larger record goes alone)."""
+
+    records: int
+    bytes: int
+
+
+class Payload(NamedTuple):
+    """A record as the backend takes it, and its bytes there."""
+
+    size: int
+    data: Any
+
+
+class Delivered(NamedTuple):
+    """The backend has it."""
+
+
+class Retry(NamedTuple):
+    """The backend does not have it, and may take it later: not before ``after`` seconds, where it said so.
+
+    ``reason`` is for the log: it holds nothing of the record.
+    """
+
+    reason: str
+    after: float = 0.0
+
+
+class Rejected(NamedTuple):
+    """The backend will never take it. ``reason`` goes into the file of rejected records, beside the record."""
+
+    reason: str
+
+
+Outcome = Delivered | Retry | Rejected
+DELIVERED = Delivered()
+
+
+class Refused(Exception):  # noqa: N818 - named after what happened; the caller sends fewer, or less
+    """The backend refused a batch as a whole for what is in it: ``too_large`` for its size, else for its content."""
+
+    def __init__(self, reason: str, *, too_large: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.too_large = too_large
+
+
+class TooLarge(Exception):  # noqa: N818 - the caller cuts the record down
+    """One record is larger than the backend takes."""
+
+
+class SinkError(Exception):
+    """The sink cannot work as it is set up. ``hint`` is the operator's next step."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class Sink(Protocol):
+    """A backend. One thread uses it; `send` may block for half a minute at most."""
+
+    name: str
+    bounds: Bounds
+
+    def open(self) -> None:
+        """Make what is needed. Raises `SinkError` for what the set-up makes impossible, `ConnectionError` for the rest.
+
+        Called again after `close`.
+        """
+
+    def encode(self, record: Record) -> Payload:
+        """Return the record as the backend takes it. Raises `TooLarge`."""
+
+    def send(self, batch: Sequence[Payload]) -> list[Outcome]:
+        """Send a batch; return one outcome for each. Raises `Refused`. Never raises for what the network does."""
+
+    def close(self) -> None:
+        """Let go of connections."""

@@ -1,0 +1,149 @@
+"""``elasticsearch``: ``_bulk`` into a data stream, for Elasticsearch, OpenSearch and VictoriaLogs.
+
+``create`` with the record's id: what was sent before is answered 409 and counts as delivered.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import orjson
+
+from ...settings import Elasticsearch, Forwarding
+from ..posting import Answer, Credentials, Poster, judged
+from ..record import Record
+from ..sink import DELIVERED, Bounds, Outcome, Payload, Refused, Rejected, Retry, SinkError, TooLarge
+
+__all__ = ["ElasticsearchSink", "index_template", "make"]
+
+log = logging.getLogger("audit.forward")
+
+_NDJSON = {"Content-Type": "application/x-ndjson"}
+_JSON = {"Content-Type": "application/json"}
+# Of one item: what may pass. 403 is an index that a full disk has made read-only, 404 one that is being made.
+_RETRY_STATUS = frozenset({403, 404, 408, 429})
+
+
+def make(settings: Forwarding) -> ElasticsearchSink:
+    """Return the sink."""
+    return ElasticsearchSink(settings.elasticsearch)
+
+
+class _Error(msgspec.Struct):
+    type: str = ""
+    reason: str | None = None
+
+
+class _Item(msgspec.Struct):
+    status: int
+    error: _Error | str | None = None
+
+
+class _Answer(msgspec.Struct):
+    errors: bool
+    items: list[dict[str, _Item]] = []
+
+
+_answer = msgspec.json.Decoder(_Answer).decode
+
+
+class ElasticsearchSink:
+    """A `Sink`. Of a batch that is refused in part, the rest comes later: order there is by ``@timestamp``."""
+
+    name = "elasticsearch"
+
+    def __init__(self, settings: Elasticsearch) -> None:
+        self.bounds = Bounds(settings.batch_records_max, settings.batch_bytes_max)
+        self._record_bytes_max = settings.record_bytes_max
+        self._index = settings.index
+        self._install = settings.template == "install"
+        credentials = Credentials(
+            api_key_file=settings.api_key_file, username=settings.username, password_file=settings.password_file
+        )
+        self._poster = Poster(settings.url, ca_file=settings.ca_file, credentials=credentials)
+        self._base = self._poster.path.rstrip("/")
+        self._target = f"{self._base}/_bulk{f'?{self._poster.query}' if self._poster.query else ''}"
+        self._action = b'{"create":{"_index":%b,"_id":"' % orjson.dumps(settings.index)
+
+    def open(self) -> None:
+        """Install the index template, if asked to. Raises `SinkError`, `ConnectionError`."""
+        self._poster.open()
+        if self._install:
+            self._install_template()
+
+    def encode(self, record: Record) -> Payload:
+        """Return the two lines of ``_bulk``: the document is the record, with ``@timestamp``. Raises `TooLarge`."""
+        if len(record.line) > self._record_bytes_max:
+            raise TooLarge
+        document = b'{"@timestamp":%b,%b' % (orjson.dumps(record.received), record.line[1:])
+        lines = b'%b%b"}}\n%b\n' % (self._action, record.id.encode(), document)
+        return Payload(len(lines), lines)
+
+    def send(self, batch: Sequence[Payload]) -> list[Outcome]:
+        """POST one ``_bulk`` request."""
+        body = b"".join([payload.data for payload in batch])
+        answer = judged(self._poster.request("POST", self._target, body, _NDJSON))
+        if isinstance(answer, Retry):
+            return [answer] * len(batch)
+        return _outcomes(answer, len(batch))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._poster.close()
+
+    def _install_template(self) -> None:
+        try:
+            found = judged(self._poster.request("GET", self._base or "/", b"", _JSON))
+            if isinstance(found, Retry):
+                raise ConnectionError(found.reason)
+            body = orjson.dumps(index_template(self._index, opensearch=b'"opensearch"' in found.body))
+            answer = judged(self._poster.request("PUT", f"{self._base}/_index_template/{self._index}", body, _JSON))
+        except Refused as refused:
+            hint = "install the template of examples/elasticsearch by hand, and unset AUDIT_ELASTICSEARCH_TEMPLATE"
+            raise SinkError(f"the index template was refused: {refused.reason}", hint) from None
+        if isinstance(answer, Retry):
+            raise ConnectionError(answer.reason)
+        log.info("forward: the index template %s is installed", self._index)
+
+
+def index_template(index: str, *, opensearch: bool) -> dict[str, Any]:
+    """Return the index template: a data stream whose mapping Kubernetes objects cannot explode.
+
+    Objects are ``flattened`` in Elasticsearch (every leaf can be searched, as one field); in OpenSearch they are kept
+    and not indexed.
+    """
+    with open(os.path.join(os.path.dirname(__file__), "index_template.json"), "rb") as file:
+        text = file.read().decode().replace("kube-audit", index)
+    opaque = {"type": "object", "enabled": False}
+    template: dict[str, Any] = json.loads(text, object_hook=lambda o: opaque if opensearch and _is_flattened(o) else o)
+    return template
+
+
+def _is_flattened(node: dict[str, Any]) -> bool:
+    return node.get("type") == "flattened"
+
+
+def _outcomes(answer: Answer, count: int) -> list[Outcome]:
+    try:
+        read = _answer(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return [Retry("the answer is no _bulk answer")] * count
+    if not read.errors:
+        return [DELIVERED] * count
+    if len(read.items) != count:
+        return [Retry("the answer has another number of items")] * count
+    return [_outcome(next(iter(item.values()))) for item in read.items]
+
+
+def _outcome(item: _Item) -> Outcome:
+    if 200 <= item.status < 300 or item.status == 409:
+        return DELIVERED
+    kind, reason = (item.error.type, item.error.reason) if isinstance(item.error, _Error) else ("", item.error)
+    if item.status in _RETRY_STATUS or item.status >= 500:
+        return Retry(f"item: HTTP {item.status} {kind}".rstrip())
+    return Rejected(f"HTTP {item.status} {kind}: {reason or ''}")
