@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import api_metrics
 import function_hosts
@@ -15,7 +16,7 @@ from api import MERGE_PATCH
 from control_plane import ControlPlane
 from matching import match
 from report import Report
-from workload import deployment
+from workload import deployment, wait_for
 
 BRACKETS_BYTES = 1_450_000  # each arrives as six bytes, twice in an update
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
@@ -50,11 +51,27 @@ def test_a_17_megabyte_review_is_recorded(host: str, plane: ControlPlane, direct
 
 
 def _write_brackets(plane: ControlPlane, name: str) -> None:
-    """Create, change and delete a deployment that is paused: each of its replica sets would be as large."""
+    """Create, change and delete a deployment that is paused: each of its replica sets would be as large.
+
+    One step at a time: the API server needs much of the webhook's second for one such review, and has no time for the
+    controller's write of the status beside it.
+    """
     body = deployment(name, replicas=0)
     body["spec"]["paused"] = True
     body["spec"]["template"]["spec"]["containers"][0]["args"] = ["<" * BRACKETS_BYTES]
+    path = f"{DEPLOYMENTS}/{name}"
     plane.admin.create(DEPLOYMENTS, body)
-    plane.admin.must("PATCH", f"{DEPLOYMENTS}/{name}", {"metadata": {"labels": {"a": "b"}}}, content_type=MERGE_PATCH)
-    plane.admin.must("DELETE", f"{DEPLOYMENTS}/{name}")
-    time.sleep(1)  # the deployment controller writes the status
+    _wait_for_the_controller(plane, path)
+    plane.admin.must("PATCH", path, {"metadata": {"labels": {"a": "b"}}}, content_type=MERGE_PATCH)
+    _wait_for_the_controller(plane, path)
+    plane.admin.must("DELETE", path)
+
+
+def _wait_for_the_controller(plane: ControlPlane, path: str) -> None:
+    """Return when the deployment's status is of its present generation, and the controller has had time to rest."""
+    wait_for(lambda: _is_observed(plane.admin.must("GET", path).json))
+    time.sleep(1)
+
+
+def _is_observed(found: Any) -> bool:
+    return bool(found["status"].get("observedGeneration") == found["metadata"]["generation"])
