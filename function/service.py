@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import sys
@@ -83,6 +84,7 @@ class Service:
         """Start the journal, the metrics port and the reloads. Call it on the event loop that serves."""
         logs.configure(self.settings.log_level)
         sys.setswitchinterval(SWITCH_SECONDS)
+        gc.freeze()  # what was made by now stays: a full collection need not look at it again
         self._journal = self._open_journal()
         self.endpoint = Endpoint(
             self._configuration.recorder,
