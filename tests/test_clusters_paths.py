@@ -85,7 +85,7 @@ def fuzz(server, examples):
             assert status != 200 or is_right(target), target
 
     every()
-    assert seen[404] > examples / 3
+    assert seen[404] > examples / 10  # the rest is not HTTP, or right: how many is chance
     assert set(server.metrics()) == before
     assert {record["cluster"] for record in server.records()} == {"prod"}
     assert TOKEN.encode() not in bytes(server.stderr) + bytes(server.stdout)
