@@ -344,7 +344,7 @@ def test_a_hundred_thousand_records_killed_every_few_seconds(sink, tmp_path):
 
 @pytest.mark.long
 def test_a_sink_that_is_down_refuses_no_review():
-    """Every review is answered 200 meanwhile, and all arrive afterwards; what it does to the p99 is printed, not judged."""
+    """Every review is answered 200 meanwhile, and all arrive afterwards; the p99 is printed, not judged."""
     with running_backend(Elasticsearch) as backend:
         backend.down = True
         with (
