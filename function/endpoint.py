@@ -26,6 +26,7 @@ from .metrics import Metrics
 from .quantities import parse_seconds
 from .recorder import Recorder
 from .review import HEAD_BYTES_MAX, BadReview, Beyond, Review, answer, decode, degrade
+from .settings import BODY_BYTES_HARD_MAX
 from .slowing import Slowing
 
 __all__ = ["Endpoint", "error_body"]
@@ -48,8 +49,6 @@ MARGIN_SHARE, MARGIN_SECONDS_MAX = 0.1, 0.5
 
 # Parsed one at a time, beside the event loop: 16 MB take tens of milliseconds.
 LARGE_BODY_BYTES = 1 << 20
-# Read to the end and thrown away, so that a review beyond AUDIT_BODY_BYTES_MAX still becomes a degraded record.
-BODY_BYTES_HARD_MAX = 128 << 20
 BODIES_IN_FLIGHT_BYTES_MAX = 160 << 20
 REQUESTS_IN_FLIGHT_MAX = 2048
 # Refusals that wait because their client keeps failing: more are answered at once, so that waiting stays bounded.

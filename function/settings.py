@@ -19,6 +19,7 @@ from .quantities import parse_bytes, parse_seconds
 __all__ = ["SETTINGS", "Mistake", "Setting", "Settings", "SettingsError", "load"]
 
 STDOUT = "-"
+# Beyond AUDIT_BODY_BYTES_MAX a review is read to its end and thrown away, for a degraded record; beyond this it is 413.
 BODY_BYTES_HARD_MAX = 128 << 20
 
 

@@ -87,7 +87,7 @@ def test_a_hanging_disk_lets_deadlines_pass_and_nothing_else(tmp_path):
         while not (first.done() and queued.done()):
             await asyncio.sleep(0.001)
             turns += 1
-        assert 0.2 < time.monotonic() - started < 2
+        assert 0.2 < time.monotonic() - started < 0.6
         assert turns > 50, "the event loop was blocked"
         for late in (first, queued):
             with pytest.raises(DeadlinePassed):
