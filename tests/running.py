@@ -15,6 +15,8 @@ import threading
 import time
 import urllib.request
 
+from ports import free_ports
+
 ROOT = pathlib.Path(__file__).parent.parent
 START_SECONDS = 20.0
 STOP_SECONDS = 15.0
@@ -258,13 +260,6 @@ def clean_environment():
 def free_port():
     """Return a port that nobody listens on."""
     return free_ports(1)[0]
-
-
-def free_ports(count):
-    """Return different ports that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
 
 
 def can_connect(port):

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from function_hosts import is_ready
-from processes import free_ports
+from ports import free_ports
 
 PROBE_SECONDS = 0.2  # a kubelet asks every second or slower, and endpoints take their time: within the drain
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from api import Api
 from certificates import Authority, service_account_key
-from processes import Program, free_ports, stopping
+from ports import free_ports
+from processes import Program, stopping
 
 TOKENS = {"admin": "admin-token", "alice": "alice-token", "operator": "operator-token"}
 

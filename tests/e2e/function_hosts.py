@@ -12,7 +12,8 @@ from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 
 from certificates import Authority, Pair
-from processes import Program, free_ports, stopping
+from ports import free_ports
+from processes import Program, stopping
 from prometheus_client.parser import text_string_to_metric_families
 
 TREE = Path(__file__).resolve().parents[2]

@@ -101,15 +101,6 @@ class Program:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback interface that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
 def accepts(port: int) -> bool:
     """Return whether something listens on the loopback ``port``."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
