@@ -237,7 +237,7 @@ def test_the_grace_period_is_long_enough_for_the_drain(sets, name):
     pod = pod_of(sets[name])
     environment = {"AUDIT_DRAIN_SECONDS": "5", "AUDIT_FORWARD_DRAIN_SECONDS": "10", **environment_of(pod)}
     needed = float(environment["AUDIT_DRAIN_SECONDS"]) + 35
-    if "AUDIT_FORWARD_TO" in environment:
+    if environment["AUDIT_FORWARD_TO"]:
         needed += float(environment["AUDIT_FORWARD_DRAIN_SECONDS"]) + 3
     assert pod["timeoutSeconds"] >= QUEUE_DRAIN_SECONDS + needed
     assert pod["timeoutSeconds"] <= 600  # serving's own limit, unless an administrator raises it
@@ -357,6 +357,7 @@ def test_missing_values_are_refused_all_at_once():
         (("eventing",), "in-cluster"),
         ((*IN_CLUSTER, "--image", "i", "--with", "central"), "--with central"),
         ((*IN_CLUSTER, "--image", "a b"), "--image"),
+        ((*IN_CLUSTER, "--image", "i", *LOGGING, *EVENTING), "test failed"),
         (("in-cluster", "--image", "i", "--cluster", 'x"\n'), "--cluster"),
         (("central", "--image", "i", "--domain", "Audit_"), "--domain"),
     ],
