@@ -360,6 +360,7 @@ def test_missing_values_are_refused_all_at_once():
         ((*IN_CLUSTER, "--image", "i", *LOGGING, *EVENTING), "test failed"),
         (("in-cluster", "--image", "i", "--cluster", 'x"\n'), "--cluster"),
         (("central", "--image", "i", "--domain", "Audit_"), "--domain"),
+        ((*CENTRAL, "--image", "i", "--cluster", "prod"), "no place for --cluster"),
     ],
 )
 def test_what_cannot_be_right_is_refused_with_a_hint(arguments, word):
