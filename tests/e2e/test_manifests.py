@@ -1,0 +1,88 @@
+"""What is shipped, shown to a real API server that knows the real definitions: it refuses unknown fields."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from api import Api
+from control_plane import ControlPlane
+from function_hosts import TREE
+from report import Report
+
+IMAGE = ("--image", "registry.example/kube-audit-function:1")
+IN_CLUSTER = ("knative", "in-cluster", *IMAGE, "--cluster", "prod")
+CENTRAL = ("knative", "central", *IMAGE, "--domain", "audit.example.com")
+SETS = {
+    "in-cluster": IN_CLUSTER,
+    "in-cluster-istio": (*IN_CLUSTER, "--gateway", "istio"),
+    "in-cluster-volume-logging": (
+        *(*IN_CLUSTER, "--with", "persistent-volume", "--storage-class", "nfs"),
+        *("--with", "google-cloud-logging", "--project", "my-project"),
+    ),
+    "in-cluster-eventing": (*IN_CLUSTER, "--with", "eventing"),
+    "central": (*CENTRAL, "--with", "certificate", "--issuer", "letsencrypt"),
+}
+# Their definitions are in modules that tests/e2e/run does not fetch; tests/test_knative_manifests.py has their fields.
+NOT_KNOWN_HERE = {"ClusterDomainClaim", "Broker", "SinkBinding"}
+
+
+@pytest.fixture(scope="module")
+def server(plane: ControlPlane) -> ControlPlane:
+    """The control plane with the definitions and the namespaces that the sets need."""
+    crds = Path(os.environ["E2E_CONTROL_PLANE"]) / "crds"
+    for file in sorted(crds.glob("*.yaml")):
+        _well(plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(file)))
+    _well(plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"))
+    for name in ("kube-audit-function", "kourier-system", "istio-system"):
+        if not _exists(plane.admin, name):
+            _well(plane.kubectl("create", "namespace", name))
+    return plane
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_api_server_accepts_every_document(name: str, server: ControlPlane, report: Report) -> None:
+    documents = [each for each in _rendered(*SETS[name]) if each["kind"] not in NOT_KNOWN_HERE]
+    done = _dry_run(server, documents)
+    _well(done)
+    assert len(done.stdout.splitlines()) == len(documents)
+    report.say("Manifests", f"- {name}: {len(documents)} documents accepted (server-side dry run, strict).")
+
+
+def test_a_field_that_does_not_exist_is_refused(server: ControlPlane) -> None:
+    """The check above can fail: one wrong name in the ksvc is enough."""
+    documents = [each for each in _rendered(*IN_CLUSTER) if each["apiVersion"] == "serving.knative.dev/v1"]
+    documents[0]["spec"]["template"]["spec"]["timeoutSecond"] = 1
+    done = _dry_run(server, documents)
+    assert done.returncode != 0
+    assert "timeoutSecond" in done.stderr
+
+
+def _rendered(*arguments: str) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, TREE / "deploy" / "render", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    _well(done)
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def _dry_run(server: ControlPlane, documents: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
+    flags = ("--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts")
+    return server.kubectl("apply", *flags, "-f", "-", stdin=yaml.safe_dump_all(documents))
+
+
+def _exists(admin: Api, namespace: str) -> bool:
+    return admin.call("GET", f"/api/v1/namespaces/{namespace}").ok
+
+
+def _well(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0, done.stderr
