@@ -1,0 +1,246 @@
+"""Rules, scraping and dashboard name only what exists, and each alert has its paragraph in docs/operations.md."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+import running
+import yaml
+from running import review
+
+from function.metrics import REFUSAL_REASONS, Metrics
+
+ROOT = running.ROOT
+FOLDER = ROOT / "deploy" / "observability"
+GROUPS = yaml.safe_load((FOLDER / "rules.yaml").read_text())["groups"]
+RULES = {rule["alert"]: rule for group in GROUPS for rule in group["rules"]}
+DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+WEBHOOK = yaml.safe_load((ROOT / "deploy" / "webhook.yaml").read_text())["webhooks"][0]["name"]
+
+# Kubernetes' own, with their labels: staging/src/k8s.io/apiserver/pkg/admission/metrics.
+API_SERVER = {
+    "apiserver_admission_webhook_fail_open_count": {"name", "type"},
+    "apiserver_admission_webhook_rejection_count": {"name", "type", "operation", "error_type", "rejection_code"},
+    "apiserver_admission_webhook_admission_duration_seconds_bucket": {"name", "type", "operation", "rejected", "le"},
+    "apiserver_admission_webhook_admission_duration_seconds_count": {"name", "type", "operation", "rejected"},
+    "apiserver_admission_match_condition_evaluation_errors_total": {"name", "kind", "type", "operation"},
+}
+TARGET = {"namespace", "instance", "job"}  # what Prometheus adds
+METRIC = re.compile(r"\b(?:kube_audit_|apiserver_|kube_|process_|up\b)[a-z_]*")
+SELECTOR = re.compile(r"\b([a-z_]+)\{([^}]*)\}")
+BY = re.compile(r"\b(?:by|on|without|ignoring) \(([^)]*)\)")
+
+
+def metrics_of(metrics):
+    """Return what a scrape shows, by sample name: the names of its labels."""
+    found = {}
+    for family in metrics.registry.collect():
+        suffixes = {"counter": {"_total": ()}, "histogram": {"_bucket": ("le",), "_sum": (), "_count": ()}}
+        for suffix, more in suffixes.get(family.type, {"": ()}).items():
+            labels = {name for sample in family.samples for name in sample.labels if name != "le"}
+            found[family.name + suffix] = labels | set(more)
+    return found
+
+
+@pytest.fixture(scope="module")
+def ours():
+    metrics = Metrics()
+    metrics.reloaded("policy", successful=True)
+    metrics.forwarder_started(["elasticsearch"])
+    found = metrics_of(metrics)
+    return found | {name: {"cluster"} for name in found if name.startswith("kube_audit_function_cluster_")}
+
+
+def expressions():
+    """Return every expression with its place, Grafana's variables filled in."""
+    for name, rule in RULES.items():
+        yield name, rule["expr"]
+    for panel in PANELS:
+        for target in panel["targets"]:
+            expr = target["expr"].replace("$__rate_interval", "5m").replace("$webhook", WEBHOOK)
+            yield panel["title"], expr.replace("$namespace", ".*")
+
+
+EXPRESSIONS = list(expressions())
+
+
+@pytest.mark.parametrize(("place", "expr"), EXPRESSIONS, ids=[place for place, _ in EXPRESSIONS])
+def test_metrics_and_labels_exist(ours, place, expr):
+    """Each name is one that a scrape shows, each label one that the metric has or that Prometheus adds."""
+    known = ours | API_SERVER
+    bare = re.sub(r'"[^"]*"', '""', expr)
+    names = set(METRIC.findall(bare))
+    assert names, place
+    assert names <= set(known)
+    for name, selector in SELECTOR.findall(bare):
+        assert set(re.findall(r"([a-z_]+)\s*[=!]", selector)) <= known[name] | TARGET, name
+    labels = {label.strip() for part in BY.findall(bare) for label in part.split(",")}
+    for name in names:
+        assert labels <= known[name] | TARGET, name
+
+
+def test_reasons_exist():
+    """Whatever is refused is in one of the two alerts, but for callers that went away by themselves."""
+    named = []
+    for alert in ("KubeAuditFunctionReviewsRefused", "KubeAuditFunctionUnexpectedRequests"):
+        named += re.search(r'reason=~"([a-z_0-9|]+)"', RULES[alert]["expr"])[1].split("|")
+    assert sorted([*named, "disconnected"]) == sorted(REFUSAL_REASONS)
+
+
+def test_the_webhook_is_the_one_that_is_shipped():
+    for rule in RULES.values():
+        for name in re.findall(r'\{name="([^"]*)"\}', rule["expr"]):
+            assert name == WEBHOOK
+    assert f'name="{WEBHOOK}"' in RULES["KubeAuditFunctionFailOpen"]["expr"]
+    variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
+    assert variables["webhook"]["query"] == WEBHOOK
+
+
+@pytest.mark.parametrize("alert", RULES)
+def test_an_alert_says_what_happened_and_the_next_step(alert):
+    rule = RULES[alert]
+    assert rule["labels"]["severity"] in ("critical", "warning", "info")
+    annotations = rule["annotations"]
+    assert set(annotations) == {"summary", "description", "runbook_url"}
+    assert annotations["runbook_url"] == f"docs/operations.md#{alert.lower()}"
+    assert "Next: " in annotations["description"]
+    assert len(annotations["summary"]) < 80
+    labels = set(re.findall(r"\$labels\.([a-z_]+)", json.dumps(annotations)))
+    if by := BY.findall(rule["expr"]):
+        kept = {label.strip() for label in by[0].split(",")} - {"le"}
+        assert labels <= kept, "the expression drops a label that the text shows"
+
+
+def test_each_alert_has_its_heading_and_each_heading_its_alert():
+    assert re.findall(r"^### (KubeAuditFunction\w+)$", OPERATIONS, re.MULTILINE) == list(RULES)
+
+
+def test_links_within_the_operations_page_lead_somewhere():
+    headings = re.findall(r"^#+ (.*)$", OPERATIONS, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]*)\)", OPERATIONS)) <= anchors
+
+
+def test_the_operators_rules_are_the_same_rules():
+    """`deploy/observability/make-prometheusrule` makes the one from the other."""
+    wrapped = yaml.safe_load((FOLDER / "prometheusrule.yaml").read_text())
+    assert wrapped["kind"] == "PrometheusRule"
+    assert wrapped["spec"] == {"groups": GROUPS}
+
+
+def test_thresholds_fit_the_defaults():
+    """What the rules know of settings is what the settings say."""
+    code, out, _ = running.run([*running.SERVE[:-1], "settings"])
+    assert code == 0
+    assert re.search(r"AUDIT_JOURNAL_BYTES_MAX\W+1GiB", out)
+    assert re.search(r"AUDIT_SEGMENT_BYTES_MAX\W+100MiB", out)
+    assert "< 2 * 100 * 1024 * 1024" in RULES["KubeAuditFunctionDiskNearlyFull"]["expr"]
+    for alert in ("KubeAuditFunctionJournalNearBound", "KubeAuditFunctionForwardBacklogNearBound"):
+        share = float(re.search(r"> ([0-9.]+) \* 1024 \* 1024 \* 1024", RULES[alert]["expr"])[1])
+        assert 0.25 <= share < 1
+    timeout = yaml.safe_load((ROOT / "deploy" / "webhook.yaml").read_text())["webhooks"][0]["timeoutSeconds"]
+    for alert in ("KubeAuditFunctionWebhookSlow", "KubeAuditFunctionDiskSlow"):
+        assert float(RULES[alert]["expr"].rsplit("> ", 1)[1]) < timeout
+
+
+def test_monitors_and_kustomization():
+    """Both monitors reach the port of the metrics, no pod is chosen by both, and every file is there."""
+    knative, plain = yaml.safe_load_all((FOLDER / "podmonitors.yaml").read_text())
+    code, out, _ = running.run([*running.SERVE[:-1], "settings"])
+    port = re.search(r"AUDIT_METRICS_PORT\W+(\d+)", out)[1]
+    assert code == 0
+    (endpoint,) = knative["spec"]["podMetricsEndpoints"]
+    addresses = [rule["replacement"] for rule in endpoint["relabelings"] if rule["targetLabel"] == "__address__"]
+    assert addresses == [f"$1:{port}", f"[$1]:{port}"]
+    assert str(plain["spec"]["podMetricsEndpoints"][0]["portNumber"]) == port
+    (label,) = knative["spec"]["selector"]["matchLabels"]
+    assert {"key": label, "operator": "DoesNotExist"} in plain["spec"]["selector"]["matchExpressions"]
+    kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+    for name in kustomization["resources"]:
+        assert (FOLDER / name).is_file()
+    for generator in kustomization["configMapGenerator"]:
+        for name in generator["files"]:
+            assert (FOLDER / name.partition("=")[2]).is_file()
+
+
+def test_the_dashboard_is_well_formed():
+    """Panels overlap nowhere, each says what it shows, and asks the chosen data source."""
+    titles = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
+    assert titles == ["What the API server says", "Reviews", "Latency", "Journal", "Forwarding", "Clusters"]
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+    cells = set()
+    for panel in DASHBOARD["panels"]:
+        at = panel["gridPos"]
+        here = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not here & cells
+        assert at["x"] + at["w"] <= 24
+        cells |= here
+    for panel in PANELS:
+        assert panel["description"]
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        for source in (panel, *panel["targets"]):
+            assert source["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    assert {variable["name"] for variable in DASHBOARD["templating"]["list"]} == {"datasource", "namespace", "webhook"}
+
+
+def test_a_running_function_exposes_what_the_rules_name(tmp_path):
+    """`serve` with a cluster and a forwarder to nowhere: every metric of ours in the rules is in its scrape."""
+    tokens = tmp_path / "clusters"
+    tokens.mkdir()
+    token = "t" * 43
+    (tokens / "shop").write_text(token)
+    (tmp_path / "policy.yaml").write_text("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Request}]\n")
+    env = {
+        "AUDIT_CLUSTERS_DIR": str(tokens),
+        "AUDIT_POLICY_FILE": str(tmp_path / "policy.yaml"),
+        "AUDIT_FORWARD_TO": "elasticsearch",
+        "AUDIT_ELASTICSEARCH_URL": f"http://127.0.0.1:{running.free_port()}",
+        "AUDIT_FORWARD_DRAIN_SECONDS": "0",
+    }
+    with running.serve(env) as server:
+        assert server.post(review("seen"), f"/log-request/shop/{token}").status == 200
+        exposed = {name.partition("{")[0] for name in server.metrics()}
+    wanted = {name for rule in RULES.values() for name in METRIC.findall(re.sub(r'"[^"]*"', "", rule["expr"]))}
+    assert {name for name in wanted if name not in API_SERVER} <= exposed
+
+
+PROMTOOL = shutil.which("promtool")
+needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="no promtool here (Debian: the package prometheus)")
+
+
+def promtool(*arguments):
+    finished = subprocess.run([PROMTOOL, *arguments], capture_output=True, timeout=300, check=False)
+    assert finished.returncode == 0, finished.stdout.decode() + finished.stderr.decode()
+
+
+@needs_promtool
+def test_promtool_takes_every_rule():
+    promtool("check", "rules", str(FOLDER / "rules.yaml"))
+
+
+@needs_promtool
+def test_promtool_takes_every_expression_of_the_dashboard(tmp_path):
+    rules = [{"record": f"panel:{i}", "expr": expr} for i, (_, expr) in enumerate(EXPRESSIONS)]
+    path = tmp_path / "panels.yaml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    promtool("check", "rules", str(path))
+
+
+@needs_promtool
+def test_alerts_fire_when_they_should_and_only_then():
+    """tests/promtool: series that go in, alerts that come out."""
+    promtool("test", "rules", *map(str, sorted((ROOT / "tests" / "promtool").glob("*.yaml"))))
+
+
+def test_every_alert_has_a_case_in_which_it_fires():
+    fired = set()
+    for path in (ROOT / "tests" / "promtool").glob("*.yaml"):
+        for case in yaml.safe_load(path.read_text())["tests"]:
+            for each in case["promql_expr_test"]:
+                if each["exp_samples"]:
+                    fired.add(re.search(r'alertname="(\w+)"', each["expr"])[1])
+    assert fired == set(RULES)
