@@ -120,7 +120,7 @@ META = {"name": ANY, "namespace": ANY, "labels": ANY, "annotations": ANY}
 
 def render(*arguments):
     done = subprocess.run(
-        [sys.executable, RENDER, "knative", *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, RENDER, "knative", *arguments], capture_output=True, text=True, timeout=300, check=False
     )
     return done.returncode, done.stdout, done.stderr
 

@@ -36,7 +36,7 @@ NOT_KNOWN_HERE = {"ClusterDomainClaim", "Broker", "SinkBinding"}
 def server(plane: ControlPlane) -> ControlPlane:
     """The control plane with the definitions and the namespaces that the sets need."""
     crds = Path(os.environ["E2E_CONTROL_PLANE"]) / "crds"
-    for file in sorted(crds.glob("*.yaml")):
+    for file in sorted(crds.rglob("*.yaml")):
         _well(plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(file)))
     _well(plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"))
     for name in ("kube-audit-function", "kourier-system", "istio-system"):
