@@ -27,6 +27,8 @@ SETS = {
     ),
     "in-cluster-eventing": (*IN_CLUSTER, "--with", "eventing"),
     "central": (*CENTRAL, "--with", "certificate", "--issuer", "letsencrypt"),
+    "kubernetes": ("kubernetes", *IMAGE, "--with", "cert-manager", "--with", "policy", "--with", "forwarding"),
+    "observability": ("observability",),
 }
 # Their definitions are in modules that tests/e2e/run does not fetch; tests/test_knative_manifests.py has their fields.
 NOT_KNOWN_HERE = {"ClusterDomainClaim", "Broker", "SinkBinding"}
