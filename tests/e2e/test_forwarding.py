@@ -200,14 +200,20 @@ def ask(url: str) -> Any:
         return json.load(response)
 
 
+def passing(selection: str, tests: int, environ: dict[str, str]) -> str:
+    """Run ``tests`` tests of the suite, which it skips where their program is missing; return what they said."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n0", "-rA", "-k", selection]
+    file = str(TREE / "tests" / "test_forward_examples.py")
+    code, out, _ = running.run([*command, file], environ, seconds=300)
+    assert code == 0, out
+    assert re.search(rf"\b{tests} passed", out), out
+    assert "skipped" not in out
+    return out
+
+
 def test_opensearch_takes_every_recorded_review_once(opensearch: str, report: Report) -> None:
     """The suite's own tests for an OpenSearch, which it skips where there is none."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n0", "-rA", "-k", "opensearch_takes"]
-    tests = str(TREE / "tests" / "test_forward_examples.py")
-    code, out, _ = running.run([*command, tests], {"OPENSEARCH_URL": opensearch}, seconds=300)
-    assert code == 0, out
-    assert re.search(r"\b2 passed", out), out
-    assert "skipped" not in out
+    out = passing("opensearch_takes", 2, {"OPENSEARCH_URL": opensearch})
     clashes = re.findall(r"^(\w+): without the template (\d+) of (\d+) clash$", out, re.MULTILINE)
     assert {name for name, _, _ in clashes} == set(FORMATS)
     for name, _, total in clashes:
@@ -258,3 +264,15 @@ def test_opensearch_answers_409_for_what_it_has_and_that_counts_as_delivered(ope
     assert item["create"]["status"] == 409
     ask(f"{opensearch}/{index}/_refresh")
     assert ask(f"{opensearch}/{index}/_count")["count"] == 100
+
+
+# -- VictoriaLogs ---------------------------------------------------------------------------------------------------
+
+
+def test_victorialogs_takes_what_the_example_sends(report: Report) -> None:
+    """The suite's own test for it."""
+    folder = os.environ.get("E2E_VICTORIA_LOGS")
+    if not folder:
+        pytest.skip("no VictoriaLogs was built: tests/e2e/run said why")
+    passing("victorialogs_takes", 1, {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"})
+    report.rows(SECTION, HEADER, ["VictoriaLogs, as the example says", "review", 300, 300, 0])
