@@ -120,7 +120,7 @@ def test_victorialogs_takes_what_the_example_sends(tmp_path):
     command = [VICTORIA_LOGS, f"-storageDataPath={data}", f"-httpListenAddr=127.0.0.1:{port}", "-retentionPeriod=100y"]
     process = running.start(command, {})
     try:
-        running.wait_for(lambda: running.can_connect(port), 10)
+        running.wait_for(lambda: running.can_connect(port), 60)
         journal = tmp_path / "journal"
         write_journal(journal, [review_line(number) for number in range(300)])
         (container,) = yaml.safe_load((EXAMPLES / "victorialogs-grafana" / "forward.yaml").read_text())["spec"][
@@ -129,17 +129,17 @@ def test_victorialogs_takes_what_the_example_sends(tmp_path):
         environ = {variable["name"]: variable["value"] for variable in container["env"]}
         url = environ["AUDIT_ELASTICSEARCH_URL"].replace("victorialogs.monitoring:9428", f"127.0.0.1:{port}")
         environ |= {"AUDIT_ELASTICSEARCH_URL": url, "AUDIT_JOURNAL_DIR": str(journal)}
-        code, out, err = running.run([*FORWARD, "--once"], environ)
+        code, out, err = running.run([*FORWARD, "--once"], environ, seconds=60)
         assert code == 0, err
         assert out.startswith("elasticsearch: 300 forwarded, 0 rejected")
         query = "/select/logsql/query?query=request.object.data.n:=42"
 
         def found():
-            connection = running.http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection = running.http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             connection.request("GET", query)
             return connection.getresponse().read()
 
-        record = json.loads(running.wait_for(found, 10).splitlines()[0])
+        record = json.loads(running.wait_for(found, 60).splitlines()[0])
         assert record["request.uid"] == "uid-00000042"
         assert record["_time"].startswith("2026-09-21T")
     finally:
@@ -181,7 +181,7 @@ def test_opensearch_takes_every_recorded_review_once(record_format, tmp_path, re
         "AUDIT_ELASTICSEARCH_TEMPLATE": "install",
     }
     for _ in range(2):
-        code, out, err = running.run([*FORWARD, "--once"], environ)
+        code, out, err = running.run([*FORWARD, "--once"], environ, seconds=120)
         assert code == 0, err
         assert out.startswith(f"elasticsearch: {len(lines)} forwarded, 0 rejected")
         shutil.rmtree(tmp_path / "forwarding")
@@ -190,7 +190,7 @@ def test_opensearch_takes_every_recorded_review_once(record_format, tmp_path, re
     with urllib.request.urlopen(f"{url}/_count") as response:
         assert json.load(response)["count"] == len(lines)
     environ |= {"AUDIT_ELASTICSEARCH_TEMPLATE": "none", "AUDIT_ELASTICSEARCH_INDEX": f"no-template-{index}"}
-    code, out, err = running.run([*FORWARD, "--once"], environ)
+    code, out, err = running.run([*FORWARD, "--once"], environ, seconds=120)
     assert code == 0, err
     forwarded, rejected = (int(part.split()[0]) for part in out.split(": ")[1].split(", ")[:2])
     assert forwarded + rejected == len(lines)
