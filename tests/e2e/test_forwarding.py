@@ -24,7 +24,8 @@ from backends import review_line, write_journal
 from function_hosts import TREE
 from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
 from google.cloud.logging_v2.services.logging_service_v2.transports import LoggingServiceV2GrpcTransport
-from processes import Program, free_ports, stopping
+from ports import free_ports
+from processes import Program, stopping
 from report import Report
 
 from function.forwarding import record
