@@ -115,11 +115,13 @@ def test_the_api_machinery_decodes_every_event_list_strictly(
     log = tmp_path / "receiver.log"
     write_journal(tmp_path / "journal", lines)
     with receiver("audit-webhook", log) as url:
-        assert status_of(url, b'{"kind":"EventList","apiVersion":"audit.k8s.io/v1","unknown":1}', {}) == 400
-        assert len(said(log, "refused")) == 1
+        for wrong in (b'"unknown":1', b'"auditID":"a","auditID":"b"'):
+            body = b'{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[{%b}]}' % wrong
+            assert status_of(url, body, {}) == 400
+        assert [reason.split(":")[0] for reason in said(log, "refused")] == ["strict decoding error"] * 2
         more = {"AUDIT_FORMAT": "event", "AUDIT_WEBHOOK_BATCH_RECORDS_MAX": "50"}
         assert forward(tmp_path / "journal", "audit-webhook", url, **more) == (len(lines), 0)
-    accepted, refused = said(log, "accepted"), said(log, "refused")[1:]
+    accepted, refused = said(log, "accepted"), said(log, "refused")[2:]
     assert refused == []
     assert sorted(accepted) == sorted(json.loads(line)["auditID"] for line in lines)
     report.rows(SECTION, HEADER, ["k8s.io/apiserver, strict", "event", len(lines), len(accepted), len(refused)])
