@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -327,6 +326,8 @@ def _is_known(name: str, value: str) -> bool:
 
 
 def _unknown(name: str) -> Mistake:
+    import difflib  # noqa: PLC0415 - only a mistake needs it
+
     near = difflib.get_close_matches(name, _NAMES, n=1, cutoff=0.0)
     return Mistake(
         name, "", "there is no such setting", f"did you mean {near[0]}? `python -m function settings` lists all"

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+# The API server shows the offending value; a file that is no policy at all must not fill a log with itself.
+SHOWN_LENGTH_MAX = 100
+
 
 class Level(StrEnum):
     """How much of a review is recorded, from nothing to all of it."""

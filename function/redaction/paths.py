@@ -42,6 +42,10 @@ class Glob:
                 parts[-1] += character[-1]
         self._parts = tuple(part.casefold() for part in parts)
 
+    def __repr__(self) -> str:
+        """Return the pattern, as it was written but for case."""
+        return "*".join(part.replace("*", r"\*") for part in self._parts)
+
     @property
     def literal(self) -> str | None:
         """The one text that matches, case-folded; None for a pattern."""
@@ -97,14 +101,12 @@ Path = tuple[Step, ...]
 
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _NAME = re.compile(r'[^.\[\]"=\s]+')
-_BRACKET = re.compile(
-    rf"""\[(?: (?P<quoted>{_QUOTED})
+# Text: compiled when the first one is read.
+_BRACKET = rf"""\[(?: (?P<quoted>{_QUOTED})
              | (?P<all>\*)
              | (?P<start>\d{{1,9}})(?P<slice>:)?
              | (?P<field>[^.\[\]"=\s*]+)=(?P<value>{_QUOTED}|[^\[\]"\s]+)
-         )\]""",
-    re.VERBOSE,
-)
+         )\]"""
 
 
 def parse(text: str) -> Path:
@@ -127,7 +129,7 @@ def parse(text: str) -> Path:
 
 def _step(text: str, at: int) -> tuple[Step, int]:
     if text[at] == "[":
-        if bracket := _BRACKET.match(text, at):
+        if bracket := re.compile(_BRACKET, re.VERBOSE).match(text, at):
             return _bracket(bracket, at), bracket.end()
         raise PathError(f'column {at + 1}: expected ["name"], [*], [number], [number:] or [field=value]')
     if at > 0:
