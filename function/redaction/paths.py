@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 __all__ = ["AnyDepth", "Field", "Glob", "Items", "Path", "PathError", "Step", "Where", "parse"]
 
@@ -68,31 +69,27 @@ class Glob:
         return len(folded) - at >= len(last) and folded.endswith(last)
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(msgspec.Struct, frozen=True):
     """The fields of an object whose name matches."""
 
     name: Glob
 
 
-@dataclass(frozen=True, slots=True)
-class Items:
+class Items(msgspec.Struct, frozen=True):
     """The elements of a list from ``start`` up to and without ``stop`` (None: to the end)."""
 
     start: int = 0
     stop: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
+class Where(msgspec.Struct, frozen=True):
     """The elements of a list that are objects whose ``field`` (case-folded) is a string that matches."""
 
     field: str
     value: Glob
 
 
-@dataclass(frozen=True, slots=True)
-class AnyDepth:
+class AnyDepth(msgspec.Struct, frozen=True):
     """Any number of fields and elements, none included."""
 
 

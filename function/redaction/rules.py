@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
+
+import msgspec
 
 from .paths import Path, PathError, parse
 
@@ -26,8 +27,7 @@ class RulesError(ValueError):
         self.mistakes = mistakes
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(msgspec.Struct, frozen=True):
     """Resources of one API group (``*``: of any), any version. Entries are (resource, subresource), ``*`` for any."""
 
     group: str
@@ -40,8 +40,7 @@ class Resources:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """Blanks ``fields`` of the objects of some resources, or of some kinds wherever they are served."""
 
     resources: tuple[Resources, ...]
@@ -54,8 +53,7 @@ class Rule:
         return kind in self.kinds or any(resources.match(*form) for resources in self.resources for form in forms)
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True):
     """What is blanked. ``applied_annotations`` hold copies of a whole object: they go wherever a rule matches."""
 
     rules: tuple[Rule, ...]
