@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -33,6 +34,7 @@ def _serve(arguments: list[str]) -> int:
     if arguments:
         print("usage: python -m function serve   (settings come from the environment)", file=sys.stderr)
         return 2
+    gc.disable()  # all that is imported stays; the server enables it
     from . import logs, server, service  # noqa: PLC0415 - other commands need no server
 
     settings = service.settings_or_exit(os.environ)

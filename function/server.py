@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -71,6 +72,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the service, start the forwarder if there is to be one, then listen."""
         self._service.open()
+        gc.enable()  # the start did without: what it made is frozen by now
         if self._service.settings.forwarding.to:
             self._forwarder = ForwarderProcess(self._service.settings.forwarding, self._service.metrics)
             self._forwarder.start()

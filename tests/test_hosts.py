@@ -152,6 +152,32 @@ def test_the_process_that_answers_imports_no_cloud_client():
     assert running.run([sys.executable, "-c", code])[1].strip() == "[]"
 
 
+def test_a_start_without_files_imports_nothing_that_only_files_and_mistakes_need(tmp_path):
+    code = (
+        "import asyncio, sys\n"
+        "import function.__main__, function.logs, function.server\n"
+        "from function.service import Service, settings_or_exit\n"
+        f"environ = {{'AUDIT_JOURNAL_DIR': {str(tmp_path)!r}, 'AUDIT_METRICS_PORT': '0'}}\n"
+        "service = Service(settings_or_exit(environ))\n"
+        "async def opened(): service.open(); await service.close()\n"
+        "asyncio.run(opened())\n"
+        "print(sorted({'yaml', 'difflib', 'function.forwarding'} & set(sys.modules)))"
+    )
+    assert running.run([sys.executable, "-c", code])[1].strip() == "[]"
+
+
+def test_the_collector_that_the_start_does_without_runs_once_it_serves(tmp_path):
+    code = (
+        "import gc, function.server\n"
+        "from function.__main__ import main\n"
+        "async def first_tick(self, counter): print(gc.isenabled(), gc.get_freeze_count() > 0); return True\n"
+        "function.server.Server.on_tick = first_tick\n"
+        "main(['serve'])"
+    )
+    environ = {"AUDIT_JOURNAL_DIR": str(tmp_path), "AUDIT_METRICS_PORT": "0", "PORT": str(running.free_port())}
+    assert running.run([sys.executable, "-c", code], environ)[1].strip() == "True True"
+
+
 @pytest.mark.parametrize("module", ["function.server", "handler"])
 def test_importing_starts_nothing(module, tmp_path):
     """No thread, no file, no socket; functions-framework forks after importing."""

@@ -184,6 +184,7 @@ def test_mistakes_and_warnings_come_together():
 
 def test_the_built_in_policy_records_everything_and_is_the_copyable_example():
     assert [(rule.level, rule.omit_managed_fields) for rule in default().rules] == [(Level.REQUEST, False)]
+    assert load(default_text()) == default()
     assert (ROOT / "examples/policy/default.yaml").read_text(encoding="utf-8") == default_text()
 
 

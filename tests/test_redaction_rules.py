@@ -180,8 +180,8 @@ def test_applied_copies_are_added_to_and_replaced():
 def test_the_built_in_file_copied_means_the_same():
     text = importlib.resources.files("function.redaction").joinpath("defaults.yaml").read_text()
     copied = load(text)
-    assert len(copied.rules) == len(default_rules().rules) == 3
-    assert copied.applied_annotations == default_rules().applied_annotations
+    assert len(copied.rules) == 3
+    assert repr(copied) == repr(default_rules())  # a glob says its pattern, and has no equality
 
 
 def test_rules_are_frozen():

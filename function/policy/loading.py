@@ -9,24 +9,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from typing import Any, TypeVar
 
-import yaml
-
-from .rules import GroupResources, Level, Policy, Rule, Stage
+from .rules import SHOWN_LENGTH_MAX, GroupResources, Level, Policy, Rule, Stage
 
 API_VERSION = "audit.k8s.io/v1"
 KIND = "Policy"
 
 GROUP_LENGTH_MAX = 253
-_GROUP = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-
-# The API server shows the offending value; a file that is no policy at all must not fill a log with itself.
-SHOWN_LENGTH_MAX = 100
+_GROUP = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 
 T = TypeVar("T")
 
@@ -45,8 +39,13 @@ class PolicyError(ValueError):
 
 def load(text: str | bytes) -> Policy:
     """Return the policy of a file's content, YAML or JSON. Raises `PolicyError` with every mistake in it."""
+    from .parsing import ParseError, parsed  # noqa: PLC0415 - YAML takes long to import; the built-in policy needs none
+
     document = _Document()
-    policy = document.policy(_parsed(text, document.warnings))
+    try:
+        policy = document.policy(parsed(text, document.warnings))
+    except ParseError as error:
+        raise PolicyError([str(error)]) from None
     if document.mistakes:
         raise PolicyError(document.mistakes, document.warnings)
     return policy
@@ -54,12 +53,14 @@ def load(text: str | bytes) -> Policy:
 
 @cache
 def default() -> Policy:
-    """Return the built-in policy."""
-    return load(default_text())
+    """Return the built-in policy: what its file says (a test compares), without reading YAML at every start."""
+    return Policy((Rule(level=Level.REQUEST),))
 
 
 def default_text() -> str:
     """Return the built-in policy's file, comments included."""
+    from importlib.resources import files  # noqa: PLC0415 - no start asks for it
+
     return files(__package__).joinpath("default.yaml").read_text(encoding="utf-8")
 
 
@@ -242,76 +243,8 @@ _RULE_FIELDS = frozenset(
 _GROUP_RESOURCES_FIELDS = frozenset({"group", "resources", "resourceNames"})
 
 
-def _parsed(text: str | bytes, warnings: list[str]) -> object:
-    try:
-        if isinstance(text, bytes):
-            text = text.decode()
-        parse: Callable[[str, list[str]], object] = _parsed_json if text.lstrip().startswith("{") else _parsed_yaml
-        return parse(text, warnings)
-    except RecursionError:
-        raise PolicyError(["file: nested too deeply for a policy"]) from None
-    except UnicodeDecodeError as error:
-        raise PolicyError([f"file: not UTF-8 (byte {error.start})"]) from None
-    except json.JSONDecodeError as error:
-        raise PolicyError([f"file: not JSON, line {error.lineno}, column {error.colno}: {error.msg}"]) from None
-    except yaml.YAMLError as error:
-        raise PolicyError([f"file: not YAML{_place(error)}"]) from None
-    except ValueError as error:  # what looks like a number and is none, such as 0b
-        raise PolicyError([f"file: not YAML: {error}"]) from None
-
-
-def _parsed_json(text: str, warnings: list[str]) -> object:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(pairs)
-        if len(fields) < len(pairs):
-            names = [name for name, _ in pairs]
-            _warn_of_twice((name for name in fields if names.count(name) > 1), warnings)
-        return fields
-
-    return json.loads(text, object_pairs_hook=unique)
-
-
-def _parsed_yaml(text: str, warnings: list[str]) -> object:
-    loader = _Loader(text)
-    tree = loader.get_data()
-    _warn_of_twice(loader.twice, warnings)
-    if not loader.check_event(yaml.StreamEndEvent):
-        warnings.append("file: only the first YAML document is read")
-    return tree
-
-
-def _warn_of_twice(names: Iterable[str], warnings: list[str]) -> None:
-    warnings.extend(f"{name[:SHOWN_LENGTH_MAX]}: appears twice in one mapping, the last one counts" for name in names)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as the API server reads it: dates are strings, and of a key that is there twice the last one counts."""
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self.twice: list[str] = []
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        self.twice.extend(name for name in dict.fromkeys(names) if names.count(name) > 1)
-        return super().construct_mapping(node, deep=deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _place(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None)
-    place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    return f"{place}: {problem}" if problem else place
-
-
 def _is_dns_subdomain(text: str) -> bool:
-    return len(text) <= GROUP_LENGTH_MAX and _GROUP.fullmatch(text) is not None
+    return len(text) <= GROUP_LENGTH_MAX and re.fullmatch(_GROUP, text) is not None
 
 
 def _values(choices: type[Level | Stage]) -> list[str]:

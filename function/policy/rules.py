@@ -5,8 +5,11 @@ Follows ``audit.k8s.io/v1``; the names are its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
+
+# The API server shows the offending value; a file that is no policy at all must not fill a log with itself.
+SHOWN_LENGTH_MAX = 100
 
 
 class Level(StrEnum):
@@ -27,8 +30,7 @@ class Stage(StrEnum):
     PANIC = "Panic"
 
 
-@dataclass(frozen=True, slots=True)
-class GroupResources:
+class GroupResources(NamedTuple):
     """Resources of one API group. Empty ``resources`` are all of the group, empty ``resource_names`` are all names."""
 
     group: str = ""
@@ -36,8 +38,7 @@ class GroupResources:
     resource_names: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One rule, with what the whole policy adds to it already worked in: its stages and its managed fields.
 
     An empty set says nothing, so it matches everything.
@@ -54,8 +55,7 @@ class Rule:
     omit_managed_fields: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """A policy: the first rule that matches decides; what none matches is not recorded.
 
     ``warnings`` are what the API server would only log: the policy works, but perhaps not as its author meant it.

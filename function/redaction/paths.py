@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 __all__ = ["AnyDepth", "Field", "Glob", "Items", "Path", "PathError", "Step", "Where", "parse"]
 
@@ -42,6 +43,10 @@ class Glob:
                 parts[-1] += character[-1]
         self._parts = tuple(part.casefold() for part in parts)
 
+    def __repr__(self) -> str:
+        """Return the pattern, as it was written but for case."""
+        return "*".join(part.replace("*", r"\*") for part in self._parts)
+
     @property
     def literal(self) -> str | None:
         """The one text that matches, case-folded; None for a pattern."""
@@ -64,31 +69,27 @@ class Glob:
         return len(folded) - at >= len(last) and folded.endswith(last)
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(msgspec.Struct, frozen=True):
     """The fields of an object whose name matches."""
 
     name: Glob
 
 
-@dataclass(frozen=True, slots=True)
-class Items:
+class Items(msgspec.Struct, frozen=True):
     """The elements of a list from ``start`` up to and without ``stop`` (None: to the end)."""
 
     start: int = 0
     stop: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
+class Where(msgspec.Struct, frozen=True):
     """The elements of a list that are objects whose ``field`` (case-folded) is a string that matches."""
 
     field: str
     value: Glob
 
 
-@dataclass(frozen=True, slots=True)
-class AnyDepth:
+class AnyDepth(msgspec.Struct, frozen=True):
     """Any number of fields and elements, none included."""
 
 
@@ -97,14 +98,12 @@ Path = tuple[Step, ...]
 
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _NAME = re.compile(r'[^.\[\]"=\s]+')
-_BRACKET = re.compile(
-    rf"""\[(?: (?P<quoted>{_QUOTED})
+# Text: compiled when the first one is read.
+_BRACKET = rf"""\[(?: (?P<quoted>{_QUOTED})
              | (?P<all>\*)
              | (?P<start>\d{{1,9}})(?P<slice>:)?
              | (?P<field>[^.\[\]"=\s*]+)=(?P<value>{_QUOTED}|[^\[\]"\s]+)
-         )\]""",
-    re.VERBOSE,
-)
+         )\]"""
 
 
 def parse(text: str) -> Path:
@@ -127,7 +126,7 @@ def parse(text: str) -> Path:
 
 def _step(text: str, at: int) -> tuple[Step, int]:
     if text[at] == "[":
-        if bracket := _BRACKET.match(text, at):
+        if bracket := re.compile(_BRACKET, re.VERBOSE).match(text, at):
             return _bracket(bracket, at), bracket.end()
         raise PathError(f'column {at + 1}: expected ["name"], [*], [number], [number:] or [field=value]')
     if at > 0:

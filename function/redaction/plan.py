@@ -7,7 +7,6 @@ dictionary look-up each. Levels are made when they are first needed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import msgspec
 from msgspec import Raw
@@ -35,8 +34,7 @@ def plan(rules: Rules, forms: tuple[Form, ...], kind: str) -> Level | None:
     return Level({node: None for start in starts for node in _open(start)}, {})
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Node:
+class _Node(msgspec.Struct, frozen=True, eq=False):
     """One step of a path and what follows it: more steps, or the action at its end.
 
     ``loose`` nodes follow a ``**``: they are tried everywhere, so a value of another type is not theirs.

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import re
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeVar
 
-import yaml
+import msgspec
 
 from .paths import Path, PathError, parse
 
@@ -17,7 +15,6 @@ __all__ = ["Action", "Resources", "Rule", "Rules", "RulesError", "default_rules"
 
 API_VERSION = "kube-audit-function/v1"
 KIND = "Redaction"
-FILE_BYTES_MAX = 1 << 20
 
 Action = Literal["redact", "remove"]
 
@@ -30,8 +27,7 @@ class RulesError(ValueError):
         self.mistakes = mistakes
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(msgspec.Struct, frozen=True):
     """Resources of one API group (``*``: of any), any version. Entries are (resource, subresource), ``*`` for any."""
 
     group: str
@@ -44,8 +40,7 @@ class Resources:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """Blanks ``fields`` of the objects of some resources, or of some kinds wherever they are served."""
 
     resources: tuple[Resources, ...]
@@ -58,18 +53,37 @@ class Rule:
         return kind in self.kinds or any(resources.match(*form) for resources in self.resources for form in forms)
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True):
     """What is blanked. ``applied_annotations`` hold copies of a whole object: they go wherever a rule matches."""
 
     rules: tuple[Rule, ...]
     applied_annotations: tuple[str, ...]
 
 
+# The file ``defaults.yaml`` of this package is for people to read and to copy. This says the same (a test compares), so
+# that no start has to import and to run a YAML parser.
+_DEFAULT_RULES = (
+    Rule(
+        (Resources("*", (("secrets", "*"),)),),
+        ("Secret", "SecretList"),
+        (parse("data.*"), parse("stringData.*"), parse("items")),
+    ),
+    Rule((Resources("*", (("serviceaccounts", "token"),)),), ("TokenRequest",), (parse("status.token"),)),
+    Rule((Resources("*", (("tokenreviews", "*"),)),), ("TokenReview",), (parse("spec.token"),)),
+)
+_DEFAULT_APPLIED_ANNOTATIONS = (
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "kapp.k14s.io/original",
+    "kapp.k14s.io/original-diff",
+    "objectset.rio.cattle.io/applied",
+    "banzaicloud.com/last-applied",
+)
+
+
 @functools.cache
 def default_rules() -> Rules:
-    """Return the built-in rules: the file ``defaults.yaml`` of this package."""
-    return load(importlib.resources.files(__package__).joinpath("defaults.yaml").read_bytes())
+    """Return the built-in rules."""
+    return Rules(_DEFAULT_RULES, _DEFAULT_APPLIED_ANNOTATIONS)
 
 
 def load(text: str | bytes) -> Rules:
@@ -77,7 +91,12 @@ def load(text: str | bytes) -> Rules:
 
     Raises `RulesError` with all mistakes.
     """
-    document = _parsed(text)
+    from .parsing import ParseError, parsed  # noqa: PLC0415 - YAML takes long to import; the built-in rules need none
+
+    try:
+        document = parsed(text)
+    except ParseError as error:
+        raise RulesError([str(error)]) from None
     check = _Check()
     rules, applied, replaces = check.document(document)
     if check.mistakes:
@@ -91,9 +110,10 @@ def load(text: str | bytes) -> Rules:
     )
 
 
-_RESOURCE = re.compile(r"(\*|[a-z0-9]([-a-z0-9.]*[a-z0-9])?)(/(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?))?")
-_GROUP = re.compile(r"\*||[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-_KIND = re.compile(r"[A-Za-z][A-Za-z0-9]*")
+# Text: compiled when the first file is read.
+_RESOURCE = r"(\*|[a-z0-9]([-a-z0-9.]*[a-z0-9])?)(/(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?))?"
+_GROUP = r"\*||[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+_KIND = r"[A-Za-z][A-Za-z0-9]*"
 
 
 _T = TypeVar("_T")
@@ -139,13 +159,13 @@ class _Check:
     def _resources(self, value: Any, at: str) -> Resources:
         fields = self._object(value, at, ("group", "resources"), ())
         group = fields.get("group", "")
-        if not isinstance(group, str) or not _GROUP.fullmatch(group):
+        if not isinstance(group, str) or not re.fullmatch(_GROUP, group):
             hint = '"" for the core group, "*" for any, or a name without a version'
             self._mistake(_join(at, "group"), f"is {_shown(group)}, not an API group: {hint}")
         return Resources(str(group), tuple(self._list(fields, "resources", at, self._resource)))
 
     def _resource(self, value: Any, at: str) -> tuple[str, str]:
-        if not isinstance(value, str) or not _RESOURCE.fullmatch(value):
+        if not isinstance(value, str) or not re.fullmatch(_RESOURCE, value):
             hint = "as in pods, pods/exec, */status or *, in lower case"
             self._mistake(at, f"is {_shown(value)}, not a resource: {hint}")
             return "", ""
@@ -154,7 +174,7 @@ class _Check:
         return name, sub or "*"
 
     def _kind(self, value: Any, at: str) -> str:
-        if not isinstance(value, str) or not _KIND.fullmatch(value):
+        if not isinstance(value, str) or not re.fullmatch(_KIND, value):
             self._mistake(at, f"is {_shown(value)}, not a kind, as in Secret")
         return str(value)
 
@@ -210,30 +230,3 @@ def _join(parent: str, key: str) -> str:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without duplicate keys, which PyYAML takes silently (the last one wins)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                raise yaml.MarkedYAMLError(
-                    problem=f"duplicate key {key!r}", problem_mark=node.value[index][0].start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-def _parsed(text: str | bytes) -> Any:
-    if len(text) > FILE_BYTES_MAX:
-        raise RulesError([f"the file: is larger than {FILE_BYTES_MAX} bytes"])
-    try:
-        return yaml.load(text, _StrictLoader)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}" if error.problem_mark else "the file"
-        is_alias = "alias" in f"{error.context} {error.problem}"
-        hint = " (a value that starts with * must be in quotes)" if is_alias else ""
-        raise RulesError([f"{line}: {error.problem}{hint}"]) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RulesError([f"the file: is not YAML ({type(error).__name__})"]) from None
