@@ -115,6 +115,7 @@ def free_port() -> int:
 def _environ(server: str, port: int, journal: str, tls: Certificates | None) -> dict[str, str]:
     """Return the environment of a server: ours without AUDIT_ settings, plus those of the run."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_")}
+    ours.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start would compile ours again, and not the libraries'
     ours |= {"PORT": str(port)}
     if server not in JOURNALLESS:
         ours |= {"AUDIT_JOURNAL_DIR": journal, "AUDIT_METRICS_PORT": "0", "AUDIT_DRAIN_SECONDS": "0"}
