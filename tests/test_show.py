@@ -26,8 +26,10 @@ SHOW = [sys.executable, "-m", "function", "show"]
 INTERRUPTIBLE = [
     sys.executable,
     "-c",
-    "import signal, sys, function.__main__ as main\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    "sys.exit(main.main(sys.argv[1:]))",
+    (
+        "import signal, sys, function.__main__ as main\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.exit(main.main(sys.argv[1:]))"
+    ),
 ]
 SECOND_NS = 1_000_000_000
 START_NS = 1_790_000_000 * SECOND_NS  # 2026-09-21T14:13:20Z
