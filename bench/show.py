@@ -35,6 +35,7 @@ FILTERS = (
     ["--resource", "deployments", "--namespace", "shop"],
     ["--user", "nobody*"],
     ["--verb", "deletecollection"],
+    ["--verb", "delet*"],
 )
 
 
@@ -96,7 +97,7 @@ def first_screen(journal: str) -> float:
 
 
 def whole(journal: str, wanted: list[str]) -> tuple[float, float, int]:
-    """Return the seconds that a whole run takes, those of CPU (which other programs do not lengthen), and its records."""
+    """Return the seconds that a whole run takes, its CPU seconds (others' load is not in them), and its records."""
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     finished = subprocess.run([*command(journal), *wanted], stdout=subprocess.PIPE, cwd=ROOT, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -101,20 +101,23 @@ def test_both_formats_show_the_same():
         assert texts[0] == texts[1] or namespace  # whose own namespace an Event leaves out when it is created
 
 
+OPERATIONS = st.sampled_from(["CREATE", "UPDATE", "DELETE", "CONNECT"])
 NAMES = st.sampled_from(["jane", "jan", "a<b", "é", 'q"', "x y", "system:node:a", "o/p", "", "*", "jane\\"])
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.tuples(NAMES, NAMES, NAMES, st.booleans()), max_size=8),
+    st.lists(st.tuples(NAMES, NAMES, NAMES, st.booleans(), OPERATIONS), max_size=8),
     st.dictionaries(
         st.sampled_from(["user", "namespace", "resource", "cluster"]),
         st.lists(
             st.sampled_from(["jane", "ja*", "*", "a<b", "é", 'q"', "o/p", "", "*node:*", "x y", "jane\\"]), max_size=2
         ),
     ),
+    st.lists(st.sampled_from(["create", "update", "patch", "delete", "deletecollection", "*te"]), max_size=2),
 )
-def test_a_filter_finds_what_a_naive_one_finds(people, wanted):
+def test_a_filter_finds_what_a_naive_one_finds(people, wanted, verbs):
+    wanted |= {"verb": verbs}
     lines = [
         record(
             number,
@@ -122,8 +125,9 @@ def test_a_filter_finds_what_a_naive_one_finds(people, wanted):
             cluster=cluster,
             namespace=namespace,
             userInfo={"username": user},
+            operation=operation,
         )
-        for number, (user, namespace, cluster, event) in enumerate(people)
+        for number, (user, namespace, cluster, event, operation) in enumerate(people)
     ]
     filter_ = Filter(wanted)
     block = b"".join(lines)

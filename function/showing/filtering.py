@@ -11,8 +11,15 @@ __all__ = ["Filter", "candidates"]
 
 # No JSON writer of ours or of an API server escapes these; Go escapes <, > and & beside what all must.
 _unescaped = re.compile(r"[A-Za-z0-9._:@-]+", re.ASCII)
-# Verbs of reviews are inferred, they are not in the line.
-_IN_THE_LINE = ("user", "namespace", "cluster", "resource")
+_IN_THE_LINE = ("user", "namespace", "cluster", "resource")  # those that are rare first
+# An Event has its verb; a review only its operation, which these verbs are inferred from.
+_OPERATIONS = {
+    "create": ("CREATE", "CONNECT"),
+    "update": ("UPDATE",),
+    "patch": ("UPDATE", "CREATE"),
+    "delete": ("DELETE",),
+    "deletecollection": ("DELETE",),
+}
 
 
 class Filter:
@@ -31,6 +38,10 @@ class Filter:
             for field in _IN_THE_LINE
             if (values := wanted.get(field)) and (needles := tuple(map(_needle, values))) and all(needles)
         ]
+        if (verbs := wanted.get("verb")) and all(verb in _OPERATIONS for verb in verbs):
+            self.needles.append(
+                tuple({b'"%b"' % word.encode() for verb in verbs for word in (verb, *_OPERATIONS[verb])})
+            )
 
     def wants(self, row: Row) -> bool:
         """Return whether the row is wanted."""
