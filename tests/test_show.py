@@ -200,6 +200,7 @@ def test_directories_are_merged_by_time(tmp_path, capfdbinary):
     write(tmp_path / "three", [record(2, "c"), record(5, "f")])
     assert names(shown(capfdbinary, tmp_path, "--output", "json")[1]) == list("abcdefg")
     assert names(shown(capfdbinary, tmp_path / "one", "--output", "json")[1]) == list("adg")
+    assert names(shown(capfdbinary, tmp_path, tmp_path / "one", "--output", "json")[1]) == list("abcdefg")
     segment = tmp_path / "one" / "audit-00000000000000000002.ndjson"
     assert names(shown(capfdbinary, segment, tmp_path / "two", "--output", "json")[1]) == list("beg")
 
@@ -253,7 +254,7 @@ def test_since_in_the_command(tmp_path, capfdbinary):
 
 def test_a_directory_that_is_not_there(tmp_path, capfdbinary):
     code, _, err = shown(capfdbinary, tmp_path / "none")
-    assert (code, err) == (1, f"{tmp_path}/none: No such file or directory\n")
+    assert (code, err) == (1, f"{tmp_path.resolve()}/none: No such file or directory\n")
 
 
 def test_a_closed_pipe_ends_it_quietly(tmp_path):

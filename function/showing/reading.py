@@ -136,7 +136,7 @@ class Source:
 def sources(paths: Sequence[str]) -> list[str]:
     """Return the directories with segments, and files, that ``paths`` are or have in them. Raises `OSError`."""
     found: dict[str, None] = {}
-    for path in paths:
+    for path in dict.fromkeys(map(os.path.realpath, paths)):
         if not os.path.isdir(path):
             os.stat(path)
             found[path] = None
@@ -173,7 +173,7 @@ def _push(due: list[tuple[str, int, Shown, Iterator[Shown]]], number: int, more:
 def _has_segments(path: str) -> bool:
     try:
         return any(segment_number(name) is not None for name in os.listdir(path))
-    except (FileNotFoundError, PermissionError):
+    except (FileNotFoundError, PermissionError):  # removed just now; a volume's lost+found
         return False
 
 
