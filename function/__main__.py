@@ -11,6 +11,7 @@ from collections.abc import Callable
 USAGE = """usage: python -m function COMMAND
 
   serve      serve reviews under uvicorn (the container image's command)
+  show       the journal for a person: --follow, --since, --user, --verb, --resource ... (--help)
   forward    forward the journal to AUDIT_FORWARD_TO; --once: all that is there; --check: one test record to each
   settings   print every setting: value in force, default, meaning
   clusters   add, rotate, show, remove, list, check: the clusters of a central endpoint, their tokens and webhooks
@@ -54,6 +55,7 @@ def _in_module(name: str) -> Callable[[list[str]], int]:
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
+    "show": _in_module(".showing.command"),
     "forward": _in_module(".forward"),
     "settings": _in_module(".settings_table"),
     "clusters": _in_module(".clusters_command"),

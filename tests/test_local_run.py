@@ -49,7 +49,7 @@ def test_the_demo_sends_real_reviews_and_shows_their_records(env, tmp_path):
     lines = out.splitlines()[: len(found)]
     for line, record in zip(lines, found, strict=True):
         assert record["request"]["userInfo"]["username"] in line
-        assert record["request"]["operation"] in line
+        assert record["request"]["resource"]["resource"] in line
         assert record["requestReceivedTimestamp"][:19] in line
     assert "\x1b" not in out  # colours are for terminals
     assert not running.can_connect(int(env["PORT"]))

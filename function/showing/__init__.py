@@ -1,0 +1,1 @@
+"""`python -m function show`: the journal for a person at a terminal, or its lines for a program."""
