@@ -30,7 +30,7 @@ ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONPATH=/app:/app/packages \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    AUDIT_JOURNAL_DIR=/var/lib/kube-audit
+    AUDIT_JOURNAL_DIR=/var/lib/kube-audit-function
 WORKDIR /app
 # By number, so that Kubernetes' runAsNonRoot can see that it is not root.
 USER 65532:65532

@@ -24,7 +24,7 @@ UID = "65532"
 CONTAINER = """
 set -e
 mount --bind "$1" "$1"
-mount --bind "$2" "$1/var/lib/kube-audit"
+mount --bind "$2" "$1/var/lib/kube-audit-function"
 mount --rbind /dev "$1/dev"
 mount -o remount,bind,ro "$1"
 shift 2

@@ -244,7 +244,7 @@ def test_a_field_that_is_misspelt_is_found():
 def test_the_settings_of_the_deployment_load(tmp_path):
     settings = loaded(environ_of(container()["env"]), tmp_path)
     assert settings.serving.tls_cert_file
-    assert settings.journal.dir == "/journal"
+    assert settings.journal.dir == "/var/lib/kube-audit-function"
 
 
 def test_the_journal_fits_its_volume_with_room_to_spare():

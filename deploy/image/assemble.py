@@ -23,7 +23,7 @@ REQUIREMENTS = os.path.join(PROJECT, "requirements.txt")
 OURS = ("function", "LICENSE")
 APP = "app"
 PACKAGES = "app/packages"
-JOURNAL = "var/lib/kube-audit"
+JOURNAL = "var/lib/kube-audit-function"
 UID = 65532
 
 # Relative to the standard library and to the prefix. Bytes saved, and no installer for an intruder.
