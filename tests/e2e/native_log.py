@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -73,7 +75,26 @@ def read(log: Path, *, since: float = 0.0, offset: int = 0) -> list[Request]:
         lines.seek(offset)
         events = [deep_json.parse(line) for line in lines if line.endswith(b"\n")]
     late = [event for event in events if seconds(event["requestReceivedTimestamp"]) >= since]
-    return [request for event in _one_a_request(late) for request in _requests(event)]
+    return without_lost_races([request for event in _one_a_request(late) for request in _requests(event)])
+
+
+def without_lost_races(requests: list[Request]) -> list[Request]:
+    """Return the requests, those that may have come too late no longer marked as seen by admission for certain.
+
+    A deletecollection lists first, then deletes one by one, and passes over what somebody else has deleted meanwhile
+    without asking admission. Its answer has that object all the same.
+    """
+    alone: dict[tuple[str, ...], list[Request]] = defaultdict(list)
+    for request in requests:
+        if request.event["verb"] == "delete" and 200 <= request.code < 300 and not request.dry_run:
+            alone[request.act[2:]].append(request)
+    return [
+        dataclasses.replace(request, must=False)
+        if request.event["verb"] == "deletecollection"
+        and any(one.began <= request.ended and one.ended >= request.began for one in alone.get(request.act[2:], ()))
+        else request
+        for request in requests
+    ]
 
 
 def seconds(timestamp: str) -> float:
