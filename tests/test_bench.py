@@ -8,6 +8,7 @@ import time
 import urllib.request
 
 import pytest
+import running
 
 BENCH = os.path.join(os.path.dirname(__file__), "..", "bench")
 sys.path.insert(0, BENCH)
@@ -15,14 +16,14 @@ sys.path.insert(0, BENCH)
 import reviews  # noqa: E402 - the bench is a folder of scripts, not a package
 from openloop import Caller, pace, precise_loop  # noqa: E402
 from processes import cpu_seconds, memory, tree  # noqa: E402
-from servers import Running, free_port  # noqa: E402
+from servers import Running  # noqa: E402
 from table import Case, Round, percentile, ratio_to, table, verdicts  # noqa: E402
 
 
 @pytest.fixture
 def floor():
     """The floor server's URL and process id."""
-    port = free_port()
+    port = running.free_port()
     with subprocess.Popen([sys.executable, f"{BENCH}/floor.py"], env=os.environ | {"PORT": str(port)}) as process:
         url = f"http://127.0.0.1:{port}/log-request"
         try:

@@ -78,23 +78,30 @@ class Bulk(HttpBackend):
         return 200, json.dumps({"errors": False, "items": items}).encode()
 
 
+def configured(example, values, directory):
+    """Write an example's configuration with the test's own places in it, each of which it must name; return where."""
+    config = example.read_text()
+    for name, value in values.items():
+        assert name in config
+        config = config.replace(name, value)
+    path = directory / example.name
+    path.write_text(config)
+    return path
+
+
 @pytest.mark.skipif(RSYSLOG is None, reason="rsyslogd is not installed")
 def test_rsyslog_tails_the_journal_as_the_example_says(tmp_path):
     journal = tmp_path / "journal"
     write_journal(journal, [review_line(number) for number in range(200)], segment_bytes=20_000)
     with running_backend(Bulk) as backend:
-        config = (EXAMPLES / "rsyslog" / "rsyslog.conf").read_text()
-        for name, value in {
+        values = {
             "/var/spool/rsyslog": str(tmp_path),
             "/var/log/kube-audit/": f"{journal}/",
             "/var/log/kube-audit-errors.json": str(tmp_path / "errors"),
             "elasticsearch.example": "127.0.0.1",
             '"9200"': f'"{backend.port}"',
-        }.items():
-            assert name in config
-            config = config.replace(name, value)
-        path = tmp_path / "rsyslog.conf"
-        path.write_text(config)
+        }
+        path = configured(EXAMPLES / "rsyslog" / "rsyslog.conf", values, tmp_path)
         checked = subprocess.run([RSYSLOG, "-N1", "-f", path], capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stderr
         assert "error" not in checked.stderr.lower().replace("errorfile", "")
@@ -219,16 +226,12 @@ def test_the_opentelemetry_collector_tails_the_journal_as_the_example_says(tmp_p
     journal = tmp_path / "journal"
     write_journal(journal, [review_line(number) for number in range(200)], segment_bytes=20_000)
     with running_backend(Otlp) as backend:
-        config = (EXAMPLES / "opentelemetry-collector" / "collector.yaml").read_text()
-        for name, value in {
+        values = {
             "/var/log/kube-audit/": f"{journal}/",
             "/var/lib/otelcol": str(tmp_path),
             "http://otlp.monitoring:4318": f"{backend.url}\n    encoding: json\n    compression: none",
-        }.items():
-            assert name in config
-            config = config.replace(name, value)
-        path = tmp_path / "collector.yaml"
-        path.write_text(config)
+        }
+        path = configured(EXAMPLES / "opentelemetry-collector" / "collector.yaml", values, tmp_path)
         process = running.start(
             [OTELCOL, "--config", str(path), "--set", "service::telemetry::metrics::level=none"], {}
         )

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from ..journal.segments import segment_number
+from ..journal.segments import segment_name, segment_number
 from .row import Row, time_of
 
 __all__ = ["Shown", "Source", "merged", "sources"]
@@ -92,7 +92,7 @@ class Source:
         return sorted(number for number in found if number is not None and number >= low)
 
     def _path(self, number: int) -> str:
-        return f"{self.path}/audit-{number:020d}.ndjson" if self._is_directory else self.path
+        return os.path.join(self.path, segment_name(number)) if self._is_directory else self.path
 
     def _block(self, wanted: int) -> bytes:
         """Return about ``wanted`` bytes that end with a whole line, or one line that is larger."""
