@@ -5,7 +5,9 @@ import os
 import functions_framework.aio
 import gunicorn.config
 from starlette.requests import Request
+from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # it has no types
 
+from function.protocol import protocol_of
 from function.service import Service, settings_or_exit
 
 if int(os.environ.get("WORKERS") or 1) > 1:
@@ -17,6 +19,10 @@ gunicorn.config.Keepalive.default = 150
 
 # Settings are checked before the server forks, so that a mistake ends the start. Nothing runs before the first call.
 _service = Service(settings_or_exit(os.environ, forwards=False))
+
+# The framework's server is uvicorn, as under `python -m function serve`: with our protocol, reviews need not go through
+# the framework's routes, requests and responses, which cost more than all that is done with them.
+UvicornWorker.CONFIG_KWARGS = UvicornWorker.CONFIG_KWARGS | {"http": protocol_of(_service)}
 
 
 @functions_framework.aio.http  # type: ignore[arg-type]  # any ASGI callable is a response to the framework

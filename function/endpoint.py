@@ -7,7 +7,6 @@ of a failed request, and the path can hold a token.
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 import logging
 import os
@@ -16,12 +15,12 @@ import traceback
 import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import orjson
 
 from .clusters import Cluster, Clusters
-from .journal import PENDING_BYTES_MAX, DeadlinePassed, Journal, Overloaded, StorageFailed
+from .journal import PENDING_BYTES_MAX, DeadlinePassed, Entry, Journal, Overloaded, StorageFailed
 from .metrics import Metrics
 from .quantities import parse_seconds
 from .recorder import Recorder
@@ -29,7 +28,7 @@ from .review import HEAD_BYTES_MAX, BadReview, Beyond, Review, answer, decode, d
 from .settings import BODY_BYTES_HARD_MAX
 from .slowing import Slowing
 
-__all__ = ["Endpoint", "error_body"]
+__all__ = ["RECORD_PATH", "Caller", "Endpoint", "error_body", "is_json"]
 
 log = logging.getLogger("audit.endpoint")
 
@@ -37,8 +36,19 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-# Called with the status, the body (JSON) and whether the connection is to be closed.
-Reply = Callable[[int, bytes, bool], None]
+
+
+class Caller(Protocol):
+    """Who sent a review the short way. One of `allow` and `refuse` is called, once."""
+
+    client: tuple[str, int] | None
+
+    def allow(self, answer: bytes, close: bool) -> None:
+        """Answer 200; ``close`` ends the connection."""
+
+    def refuse(self, status: int, body: bytes, close: bool) -> None:
+        """Answer anything else."""
+
 
 PROBES = {"/healthz": "alive", "/_/health": "alive", "/readyz": "ready", "/_/ready": "ready"}
 RECORD_PATH = "/log-request"
@@ -131,42 +141,53 @@ class Endpoint:
             self._metrics.refused("disconnected")
         except Exception as error:  # noqa: BLE001 - the framework would log our own mistake with the path
             refusal = self._refuse(error)
-            if delay := self._delay(refusal, scope):
+            if delay := self._delay(refusal, scope.get("client"), scope["query_string"]):
                 await self._hold_refusal(delay)
             await self._send(send, refusal.status, refusal.body(), close=refusal.close)
 
-    def record_whole(self, scope: Scope, body: bytes, reply: Reply) -> None:
+    def record_whole(self, path: str, query: bytes, body: bytes, caller: Caller) -> None:
         """Answer one review whose body has come whole, with no task: the short way of `protocol`.
 
-        ``scope`` needs path, method, query_string, headers and client. ``reply`` is called once, now or later. The
-        steps are those of `__call__`, and so are the answers.
+        A POST, with a content type of JSON. ``caller`` is answered now or later. The steps are those of `__call__`,
+        and so are the answers.
         """
         self._metrics.http_requests.inc()
         cluster = None
         try:
             started = time.monotonic()
             received_ns = time.time_ns()
-            cluster = self._route(scope)
-            deadline = started + self._budget(scope["query_string"])
+            cluster = self._route("POST", path)
+            deadline = started + self._budget(query)
             self._admit(cluster)
-            _check_headers(scope)
             uid, line = self._line(body, received_ns, cluster)
             if line is None:
                 self._recorded(started, cluster)
-                reply(200, answer(uid), self.draining)
+                caller.allow(answer(uid), self.draining)
             else:
-                size = len(line)
+                entry = _Whole(line, deadline, self, cluster, uid, started, caller)
                 if self.clusters is not None:
-                    self._check_pending(cluster, size)
-                finish = functools.partial(self._finish_whole, cluster, size, uid, started, reply)
-                self._journal.submit(line, deadline, finish)
-                cluster.pending_bytes += size
+                    self._check_pending(cluster, entry.size)
+                self._journal.submit(entry)
+                cluster.pending_bytes += entry.size
                 cluster.in_flight += 1
                 self._in_flight += 1
         except Exception as error:  # noqa: BLE001 - see __call__
             if cluster is not None:
                 cluster.refused += 1
-            self._refuse_whole(error, scope, reply)
+            self._refuse_whole(error, query, caller)
+
+    def finish_whole(self, entry: _Whole, error: Exception | None) -> None:
+        """Answer a review of the short way, now that the journal is done with it."""
+        cluster = entry.cluster
+        self._in_flight -= 1
+        cluster.in_flight -= 1
+        cluster.pending_bytes -= entry.size
+        if error is None:
+            self._recorded(entry.started, cluster)
+            entry.caller.allow(answer(entry.uid), self.draining)
+        else:
+            cluster.refused += 1
+            self._refuse_whole(error, b"", entry.caller)
 
     def ready(self) -> tuple[bool, str]:
         """Return whether reviews may come, and why not.
@@ -185,7 +206,7 @@ class Endpoint:
         """Record the review and return the answer's body. Raises `Refusal`."""
         started = time.monotonic()
         received_ns = time.time_ns()
-        cluster = self._route(scope)
+        cluster = self._route(scope["method"], scope["path"])
         deadline = started + self._budget(scope["query_string"])
         try:
             self._admit(cluster)
@@ -266,20 +287,6 @@ class Endpoint:
         finally:
             self._hold(cluster, -held)
 
-    def _finish_whole(
-        self, cluster: Cluster, size: int, uid: str, started: float, reply: Reply, error: Exception | None
-    ) -> None:
-        """Answer a review of the short way, now that the journal is done with it."""
-        self._in_flight -= 1
-        cluster.in_flight -= 1
-        cluster.pending_bytes -= size
-        if error is None:
-            self._recorded(started, cluster)
-            reply(200, answer(uid), self.draining)
-        else:
-            cluster.refused += 1
-            self._refuse_whole(error, {}, reply)
-
     # -- refusing ---------------------------------------------------------------------------------------------
 
     def _refuse(self, error: Exception) -> Refusal:
@@ -291,13 +298,13 @@ class Endpoint:
             log.error("a review met an error of our own: %s", type(error).__name__, extra={"details": _frames(error)})
         return refusal
 
-    def _refuse_whole(self, error: Exception, scope: Scope, reply: Reply) -> None:
+    def _refuse_whole(self, error: Exception, query: bytes, caller: Caller) -> None:
         """Answer a review of the short way that is refused."""
         refusal = self._refuse(error)
-        if delay := self._delay(refusal, scope):
-            asyncio.get_running_loop().call_later(delay, self._reply_held, refusal, reply)
+        if delay := self._delay(refusal, caller.client, query):
+            asyncio.get_running_loop().call_later(delay, self._refuse_held, refusal, caller)
         else:
-            reply(refusal.status, refusal.body(), refusal.close or self.draining)
+            caller.refuse(refusal.status, refusal.body(), refusal.close or self.draining)
 
     async def _hold_refusal(self, seconds: float) -> None:
         try:
@@ -305,20 +312,19 @@ class Endpoint:
         finally:
             self._refusals_held -= 1
 
-    def _reply_held(self, refusal: Refusal, reply: Reply) -> None:
+    def _refuse_held(self, refusal: Refusal, caller: Caller) -> None:
         self._refusals_held -= 1
-        reply(refusal.status, refusal.body(), refusal.close or self.draining)
+        caller.refuse(refusal.status, refusal.body(), refusal.close or self.draining)
 
-    def _delay(self, refusal: Refusal, scope: Scope) -> float:
+    def _delay(self, refusal: Refusal, client: tuple[str, int] | None, query: bytes) -> float:
         """Return how many seconds the refusal waits, 0 but for a client that keeps failing; count it among the held.
 
         At most half of what the caller grants, so that it sees a 404 and not a timeout.
         """
         if self.clusters is None or refusal.status != 404:
             return 0.0
-        client = scope.get("client")
         delay = self._slowing.delay(client[0] if client else "", time.monotonic())
-        delay = min(delay, self._budget(scope["query_string"]) / 2)
+        delay = min(delay, self._budget(query) / 2)
         if not delay or self._refusals_held >= REFUSALS_HELD_MAX:
             return 0.0
         self._refusals_held += 1
@@ -327,18 +333,17 @@ class Endpoint:
 
     # -- routes and limits ------------------------------------------------------------------------------------
 
-    def _route(self, scope: Scope) -> Cluster:
+    def _route(self, method: str, path: str) -> Cluster:
         """Return the cluster whose review this is (its name is empty where none is named). Raises `Refusal`."""
-        path = scope["path"]
         if path in (RECORD_PATH, "/") and self.clusters is None:
-            if scope["method"] != "POST":
+            if method != "POST":
                 raise _wrong_method()
             return self._only
         if self.clusters is not None and path.startswith(RECORD_PATH + "/"):
             name, _, token = path[len(RECORD_PATH) + 1 :].partition("/")
             cluster = self.clusters.check(name, token)
             if cluster is not None:
-                if scope["method"] != "POST":
+                if method != "POST":
                     cluster.refused += 1
                     raise _wrong_method()
                 return cluster
@@ -475,6 +480,34 @@ class Endpoint:
         await send({"type": "http.response.body", "body": body})
 
 
+class _Whole(Entry):
+    """A review of the short way that waits for the journal."""
+
+    __slots__ = ("caller", "cluster", "endpoint", "started", "uid")
+
+    def __init__(
+        self,
+        line: bytes,
+        deadline: float,
+        endpoint: Endpoint,
+        cluster: Cluster,
+        uid: str,
+        started: float,
+        caller: Caller,
+    ) -> None:
+        self.line = line
+        self.size = len(line)
+        self.deadline = deadline
+        self.endpoint = endpoint
+        self.cluster = cluster
+        self.uid = uid
+        self.started = started
+        self.caller = caller
+
+    def done(self, error: Exception | None) -> None:
+        self.endpoint.finish_whole(self, error)
+
+
 class _Oversized:
     """What is kept of a body beyond AUDIT_BODY_BYTES_MAX."""
 
@@ -530,10 +563,15 @@ def _check_headers(scope: Scope) -> int:
             content_type = value
         elif name == b"content-length":
             length = int(value) if value.isdigit() and len(value) < 19 else BODY_BYTES_HARD_MAX + 1
-    if content_type != b"application/json" and content_type.split(b";")[0].strip().lower() != b"application/json":
+    if not is_json(content_type):
         hint = "send the review with Content-Type: application/json, as the API server does"
         raise Refusal(400, "content_type", "the content type is not application/json", hint)
     return length
+
+
+def is_json(content_type: bytes) -> bool:
+    """Return whether a Content-Type header says JSON."""
+    return content_type == b"application/json" or content_type.split(b";")[0].strip().lower() == b"application/json"
 
 
 def _timeout(query: bytes) -> float:

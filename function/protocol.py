@@ -1,8 +1,11 @@
-"""HTTP under `serve`: uvicorn's protocol with a short way for reviews, and bounds on what comes too slowly, or never.
+"""HTTP under uvicorn: its protocol with a short way for reviews, and bounds on what comes too slowly, or never.
 
 A review that comes whole in one read, as nearly all do, needs none of what ASGI is made of: no task, no messages, no
-events. It goes to `Endpoint.record_whole` and its answer is written when the journal says so. Everything else goes
+events. It goes to `Endpoint.record_whole`, and its answer is written when the journal says so. Everything else goes
 uvicorn's way to the same endpoint.
+
+On a connection that is kept alive, a head mostly differs from the one before in nothing but Content-Length. So what
+the parser has said of a head is remembered, and holds for the next one that has the same bytes around the length.
 """
 
 from __future__ import annotations
@@ -11,11 +14,11 @@ import asyncio
 import functools
 import resource
 import time
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from .endpoint import RECORD_PATH, error_body
+from .endpoint import RECORD_PATH, error_body, is_json
 from .service import Service
 
 __all__ = ["Protocol", "protocol_of"]
@@ -31,14 +34,32 @@ DESCRIPTORS_SPARE = 64
 # Every review in flight ends within its deadline (30 s at most).
 FINISH_SECONDS = 31
 
+# How late it may be noticed that a connection is slow.
+SWEEP_SECONDS = 1.0
+# Heads remembered for all connections: callers, times clusters, times what their clients vary.
+HEADS_MAX = 256
+HEAD_BYTES_MAX = 2 << 10
+# A proxy that gives each request an id never sends a head twice: after so many new ones in a row, nobody looks.
+NEW_HEADS_MAX = 64
+LENGTH_DIGITS_MAX = 9
+
 _RECORD_PATH = RECORD_PATH.encode()
-_CONTENT = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-_CONTENT_CLOSE = b"connection: close\r\n" + _CONTENT
+_LENGTH = b"\r\nContent-Length: "
+_BLANK_LINE = b"\r\n\r\n"
+_CONTENT = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n"
+_CLOSE = b"connection: close\r\n"
+
+
+class _Head(NamedTuple):
+    """What a POST of a review asks for: the path, as text, and the query."""
+
+    path: str
+    query: bytes
 
 
 def protocol_of(service: Service) -> type[Protocol]:
     """Return the protocol class for the connections of ``service`` (uvicorn makes the instances)."""
-    return type("Protocol", (Protocol,), {"service": service, "connections_max": _connections_max()})
+    return type("Protocol", (Protocol,), {"service": service, "connections_max": _connections_max(), "heads": {}})
 
 
 def _connections_max() -> int:
@@ -63,42 +84,70 @@ class _ShortCycle:
 
     def __init__(self) -> None:
         self.keep_alive = True
-        self.response_complete = False
+        self.response_complete = True
         self.disconnected = False
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection.
+    """One connection; for `Endpoint.record_whole` the `Caller`.
 
     ``_since`` is when the first byte of the present request came (before it: when the connection was made).
-    ``_parts`` holds the body while the short way is open, else it is None.
+    ``_between`` says that the parser has seen the end of a request and nothing behind it. ``_parts`` holds the body
+    while the short way is open, else it is None; ``_data`` the read that the parser is looking at.
     """
 
-    service: Service  # these two are given by the subclass that `protocol_of` makes
+    service: Service  # these three are given by the subclass that `protocol_of` makes
     connections_max: int
+    heads: dict[bytes, _Head]
+    sweep: ClassVar[asyncio.TimerHandle | None] = None
     _since = 0.0
     _header_bytes = 0
+    _between = True
     _in_body = False
     _parts: list[bytes] | None = None
+    _data = b""
+    _new_heads = 0
+
+    # -- asyncio calls ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
         """Start the clock, and keep the number of connections bounded."""
         super().connection_made(transport)
+        self._short = _ShortCycle()
         self._since = time.monotonic()
         if len(self.connections) > self.connections_max:
             self._close_an_idle_connection()
+        if self.sweep is None:
+            self._sweep_later()
 
     def data_received(self, data: bytes) -> None:
-        """Pass the bytes on, unless headers grow without end."""
+        """Take the short way, or pass the bytes on, unless headers grow without end."""
+        if self._between and self.is_idle():
+            if self._take_known(data):
+                return
+            self._data = data
         if not self._in_body:
             if not self._header_bytes:
                 self._since = time.monotonic()
             self._header_bytes += len(data)
         super().data_received(data)
+        self._data = b""
         if self._parts is not None:
             self._go_the_long_way(self._parts)
         if self._header_bytes > HEADER_BYTES_MAX:
             self.cut()
+
+    # -- the parser calls -------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Make room for a head. What else uvicorn makes here is not needed on the short way."""
+        self._between = False
+        self.url = b""
+        self.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep the header, its name in lower case."""
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """What comes now is body: the endpoint's deadline bounds it."""
@@ -107,7 +156,7 @@ class Protocol(HttpToolsProtocol):
         if self._may_be_short():
             self._parts = []
         else:
-            super().on_headers_complete()
+            self._begin_the_long_way()
 
     def on_body(self, body: bytes) -> None:
         """Keep the body, here or in uvicorn's cycle."""
@@ -120,6 +169,7 @@ class Protocol(HttpToolsProtocol):
         """What comes now is the next request."""
         self._in_body = False
         self._header_bytes = 0
+        self._between = not self.parser.should_upgrade()
         if self._parts is not None:
             self._record(self._parts)
         else:
@@ -129,8 +179,26 @@ class Protocol(HttpToolsProtocol):
         """Answer what is not HTTP, and close."""
         self.service.metrics.refused("http")
         body = error_body(msg, "speak HTTP/1.1; over TLS where AUDIT_TLS_CERT_FILE is set")
-        self.transport.write(STATUS_LINE[400] + _CONTENT_CLOSE % (len(body), body))
+        self.transport.write(_answer(400, body, close=True))
         self.transport.close()
+
+    # -- the endpoint calls -----------------------------------------------------------------------------------
+
+    def allow(self, answer: bytes, close: bool) -> None:
+        """Answer 200, and be ready for what comes next on this connection: it may wait in the pipeline."""
+        self._short.response_complete = True
+        if close or not self._short.keep_alive or self.pipeline:
+            self._answer(200, answer, close)
+        elif not self.transport.is_closing():
+            self.server_state.total_requests += 1
+            self.transport.write(_allowed(len(answer)) + answer)
+
+    def refuse(self, status: int, body: bytes, close: bool) -> None:
+        """Answer anything else."""
+        self._short.response_complete = True
+        self._answer(status, body, close)
+
+    # -- bounds -----------------------------------------------------------------------------------------------
 
     def is_idle(self) -> bool:
         """Return whether no request is being answered."""
@@ -143,68 +211,38 @@ class Protocol(HttpToolsProtocol):
             return self.is_idle() and waited > FINISH_SECONDS
         if self._header_bytes:
             return waited > HEADER_SECONDS
-        # Callers open connections ahead of need; between requests uvicorn's own timer runs.
+        # Callers open connections ahead of need.
         return self.cycle is None and waited > KEEP_ALIVE_SECONDS
+
+    def is_forgotten(self, now: float) -> bool:
+        """Return whether the next request is not to be waited for: after one of uvicorn's way its own timer runs."""
+        return (
+            isinstance(self.cycle, _ShortCycle)
+            and self.is_idle()
+            and self._between
+            and now - self._since > KEEP_ALIVE_SECONDS
+        )
 
     def cut(self) -> None:
         """Close the connection, and count it."""
         self.service.metrics.connections_cut.inc()
         self.transport.close()
 
-    # -- the short way ----------------------------------------------------------------------------------------
+    def _sweep_later(self) -> None:
+        type(self).sweep = self.loop.call_later(SWEEP_SECONDS, self._sweep_connections)
 
-    def _may_be_short(self) -> bool:
-        """Return whether this is a review that can be answered with no task, if its body is here already."""
-        endpoint = self.service.endpoint
-        if endpoint is None or not self.is_idle() or self.expect_100_continue or not self.url.startswith(_RECORD_PATH):
-            return False
-        length = b""
-        for name, value in self.headers:
-            if name == b"content-length":
-                length = value
-            elif name in (b"upgrade", b"transfer-encoding"):
-                return False
-        return (
-            length.isdigit()
-            and int(length) <= endpoint.short_bytes_max
-            and b"%" not in self.url
-            and self.parser.get_method() == b"POST"
-            and self.parser.get_http_version() == "1.1"
-        )
-
-    def _record(self, parts: list[bytes]) -> None:
-        self._parts = None
-        self._unset_keepalive_if_required()
-        cycle = _ShortCycle()
-        cycle.keep_alive = self.parser.should_keep_alive()
-        self.cycle = cycle  # type: ignore[assignment]  # it has what uvicorn looks at between requests
-        path, _, query = self.url.partition(b"?")
-        scope = self.scope
-        scope["method"] = "POST"
-        scope["path"] = path.decode("ascii", "replace")
-        scope["query_string"] = query
-        endpoint = self.service.endpoint
-        if endpoint is not None:
-            body = parts[0] if len(parts) == 1 else b"".join(parts)
-            endpoint.record_whole(cast("dict[str, Any]", scope), body, functools.partial(self._reply, cycle))
-
-    def _reply(self, cycle: _ShortCycle, status: int, body: bytes, close: bool) -> None:
-        """Write the answer, and be ready for what comes next on this connection: it may wait in the pipeline."""
-        cycle.response_complete = True
-        if self.transport.is_closing():
-            return
-        close = close or not cycle.keep_alive
-        self.transport.write(STATUS_LINE[status] + (_CONTENT_CLOSE if close else _CONTENT) % (len(body), body))
-        if close:
-            self.transport.close()
-        self.on_response_complete()
-
-    def _go_the_long_way(self, parts: list[bytes]) -> None:
-        """Hand a request whose body is still coming to uvicorn, as if nothing had been kept here."""
-        self._parts = None
-        super().on_headers_complete()
-        for part in parts:
-            super().on_body(part)
+    def _sweep_connections(self) -> None:
+        """Close what is slow or forgotten; again after a while, as long as there are connections."""
+        type(self).sweep = None
+        now = time.monotonic()
+        for connection in list(self.connections):
+            if isinstance(connection, Protocol):
+                if connection.is_slow(now):
+                    connection.cut()
+                elif connection.is_forgotten(now):
+                    connection.transport.close()
+        if self.connections:
+            self._sweep_later()
 
     def _close_an_idle_connection(self) -> None:
         """Make room: a new connection may be a probe, one that waits for its next request is not in use."""
@@ -212,3 +250,126 @@ class Protocol(HttpToolsProtocol):
             if isinstance(connection, Protocol) and connection is not self and connection.is_idle():
                 connection.cut()
                 return
+
+    # -- the short way ----------------------------------------------------------------------------------------
+
+    def _take_known(self, data: bytes) -> bool:
+        """Record the review in ``data`` if that is one whole request with a known head; return whether it was."""
+        endpoint = self.service.endpoint
+        if endpoint is None or self._new_heads >= NEW_HEADS_MAX:
+            return False
+        key, digits, body_at = _split(data)
+        head = self.heads.get(key)
+        if head is None or not digits.isdigit() or len(digits) > LENGTH_DIGITS_MAX:
+            return False
+        length = int(digits)
+        if len(data) != body_at + length or length > endpoint.short_bytes_max:
+            return False
+        self._new_heads = 0
+        self._since = time.monotonic()
+        self._unset_keepalive_if_required()
+        cycle = self._short
+        cycle.response_complete = False
+        cycle.keep_alive = True
+        self.cycle = cycle  # type: ignore[assignment]  # it has what uvicorn looks at between requests
+        endpoint.record_whole(head.path, head.query, data[body_at:], self)
+        return True
+
+    def _may_be_short(self) -> bool:
+        """Return whether this is a review that can be answered with no task, if its body is here already."""
+        endpoint = self.service.endpoint
+        if endpoint is None or not self.is_idle() or not self.url.startswith(_RECORD_PATH):
+            return False
+        length = content_type = b""
+        for name, value in self.headers:
+            if name == b"content-length":
+                length = value
+            elif name == b"content-type":
+                content_type = value
+            elif name in (b"upgrade", b"transfer-encoding", b"expect"):
+                return False
+        return (
+            length.isdigit()
+            and int(length) <= endpoint.short_bytes_max
+            and is_json(content_type)
+            and b"%" not in self.url
+            and b"#" not in self.url
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+        )
+
+    def _record(self, parts: list[bytes]) -> None:
+        self._parts = None
+        cycle = self._short
+        cycle.response_complete = False
+        cycle.keep_alive = self.parser.should_keep_alive()
+        self.cycle = cycle  # type: ignore[assignment]  # as above
+        path, _, query = self.url.partition(b"?")
+        head = _Head(path.decode("ascii", "replace"), query)
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        if self._data and cycle.keep_alive:
+            self._remember(self._data, head, len(body))
+        endpoint = self.service.endpoint
+        if endpoint is not None:
+            endpoint.record_whole(head.path, head.query, body, self)
+
+    def _remember(self, data: bytes, head: _Head, length: int) -> None:
+        """Remember what the parser has said of the head in ``data``, where that is one request and nothing else."""
+        self._new_heads += 1
+        key, digits, body_at = _split(data)
+        whole = digits == b"%d" % length and len(data) == body_at + length
+        if whole and len(key) <= HEAD_BYTES_MAX and _BLANK_LINE not in key:
+            if len(self.heads) >= HEADS_MAX:
+                self.heads.clear()
+            self.heads[key] = head
+
+    def _answer(self, status: int, body: bytes, close: bool) -> None:
+        if self.transport.is_closing():
+            return
+        close = close or not self._short.keep_alive
+        self.transport.write(_answer(status, body, close=close))
+        if close:
+            self.transport.close()
+        self.on_response_complete()
+
+    # -- uvicorn's way ----------------------------------------------------------------------------------------
+
+    def _begin_the_long_way(self) -> None:
+        """Hand a head to uvicorn, as if nothing had been kept here."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        self.headers.extend(headers)
+        self.expect_100_continue = any(
+            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
+        )
+        super().on_headers_complete()
+
+    def _go_the_long_way(self, parts: list[bytes]) -> None:
+        """Hand over a request whose body is still coming."""
+        self._parts = None
+        self._begin_the_long_way()
+        for part in parts:
+            super().on_body(part)
+
+
+def _split(data: bytes) -> tuple[bytes, bytes, int]:
+    """Return a head without its line of Content-Length, the length's digits, and where the body begins.
+
+    Where there is no such line, or another spelling of it, what is returned is not known to anybody.
+    """
+    at = data.find(_LENGTH)
+    line_end = data.find(b"\r", at + len(_LENGTH))
+    end = data.find(_BLANK_LINE, line_end)
+    if at < 0 or line_end < 0 or end < 0:
+        return data[:0], data[:0], 0
+    return data[:at] + data[line_end:end], data[at + len(_LENGTH) : line_end], end + len(_BLANK_LINE)
+
+
+@functools.lru_cache(maxsize=512)  # the length of a uid is bounded
+def _allowed(length: int) -> bytes:
+    return STATUS_LINE[200] + _CONTENT % length
+
+
+def _answer(status: int, body: bytes, *, close: bool) -> bytes:
+    return STATUS_LINE[status] + (_CLOSE if close else b"") + _CONTENT % len(body) + body

@@ -16,7 +16,7 @@ import uvicorn
 
 from . import tls
 from .forwarder_process import ForwarderProcess
-from .protocol import FINISH_SECONDS, KEEP_ALIVE_SECONDS, Protocol, protocol_of
+from .protocol import FINISH_SECONDS, KEEP_ALIVE_SECONDS, protocol_of
 from .reloading import Reloader, Watch
 from .service import Service
 from .settings import Settings
@@ -79,11 +79,9 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
 
     async def on_tick(self, counter: int) -> bool:
-        """Run every 0.1 s: cut what is slow, and return whether to exit."""
+        """Run every 0.1 s: return whether to exit."""
         if self._exit_at is not None and time.monotonic() >= self._exit_at:
             self.should_exit = True
-        if counter % 10 == 0:
-            self._cut_slow_connections()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -104,12 +102,6 @@ class Server(uvicorn.Server):
         drain = self._service.settings.serving.drain_seconds if sig == signal.SIGTERM else 0.0
         self._exit_at = time.monotonic() + drain
         self._service.drain()
-
-    def _cut_slow_connections(self) -> None:
-        now = time.monotonic()
-        for connection in list(self.server_state.connections):
-            if isinstance(connection, Protocol) and connection.is_slow(now):
-                connection.cut()
 
 
 def _listen(port: int) -> socket.socket | None:

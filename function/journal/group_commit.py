@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-__all__ = ["DeadlinePassed", "Journal", "Overloaded", "StorageFailed"]
+__all__ = ["DeadlinePassed", "Entry", "Journal", "Overloaded", "StorageFailed"]
 
 log = logging.getLogger("audit.journal")
 
@@ -39,10 +39,6 @@ class Overloaded(Exception):  # noqa: N818 - the caller answers 503
     """Too much waits for the disk already. The record was not taken."""
 
 
-# Called once, on the event loop: with None when the line is stored, else with the reason. Must not raise.
-Done = Callable[[Exception | None], None]
-
-
 class Store(Protocol):
     """Where lines become durable: `writer.Writer` or `writer.StdoutWriter`, on the journal's own thread."""
 
@@ -53,16 +49,43 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
-class _Entry:
-    """A line that waits; ``line`` becomes None when its deadline has passed, so that nobody writes it any more."""
+class Entry:
+    """A line that is to be stored before ``deadline`` (in the clock of `time.monotonic`), and who waits for it.
 
-    __slots__ = ("deadline", "done", "line", "size")
+    ``line`` becomes None once `done` was called, so that nobody writes it any more. ``size`` is its bytes.
+    """
 
-    def __init__(self, line: bytes, deadline: float, done: Done) -> None:
+    __slots__ = ("deadline", "line", "size")
+
+    def __init__(self, line: bytes, deadline: float) -> None:
         self.line: bytes | None = line
         self.size = len(line)
         self.deadline = deadline
-        self.done = done
+
+    def done(self, error: Exception | None) -> None:
+        """Called once, on the event loop: with None when the line is stored, else with the reason. Must not raise.
+
+        The reason is `StorageFailed`, or `DeadlinePassed`: what was still queued then is never written.
+        """
+        raise NotImplementedError
+
+
+class _Awaited(Entry):
+    """A line that a task waits for."""
+
+    __slots__ = ("stored",)
+
+    def __init__(self, line: bytes, deadline: float, stored: asyncio.Future[None]) -> None:
+        super().__init__(line, deadline)
+        self.stored = stored
+
+    def done(self, error: Exception | None) -> None:
+        if self.stored.done():
+            return  # the caller left
+        if error is None:
+            self.stored.set_result(None)
+        else:
+            self.stored.set_exception(error)
 
 
 class Journal:
@@ -77,40 +100,26 @@ class Journal:
         self._store = store
         self._group_stored = group_stored
         self._loop = asyncio.get_running_loop()
-        self._gathering: list[_Entry] = []
-        self._waiting: set[_Entry] = set()
+        self._gathering: list[Entry] = []
+        self._taken: list[Entry] = []  # what was submitted since the last look at deadlines, and what still waited then
         self._expiry: asyncio.TimerHandle | None = None
-        self._queue: queue.SimpleQueue[list[_Entry] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="audit-journal", daemon=True)
         self._thread.start()
 
     def append(self, line: bytes, deadline: float) -> asyncio.Future[None]:
-        """Return a future that is done when ``line`` is stored; it raises what `submit` would say."""
+        """Return a future that is done when ``line`` is stored; it raises what `Entry.done` is told."""
         stored = self._loop.create_future()
-
-        def done(error: Exception | None) -> None:
-            if stored.done():
-                return  # the caller left
-            if error is None:
-                stored.set_result(None)
-            else:
-                stored.set_exception(error)
-
-        self.submit(line, deadline, done)
+        self.submit(_Awaited(line, deadline, stored))
         return stored
 
-    def submit(self, line: bytes, deadline: float, done: Done) -> None:
-        """Store ``line`` and call ``done`` on the event loop: with None when it is stored, else with the reason.
-
-        The reason is `StorageFailed`, or `DeadlinePassed` when ``deadline`` (in the clock of `time.monotonic`)
-        comes first: what was still queued then is never written. Raises `Overloaded` at once.
-        """
-        size = len(line)
+    def submit(self, entry: Entry) -> None:
+        """Store the entry's line, and tell it when that is done. Raises `Overloaded` at once."""
+        size = entry.size
         if self.pending_bytes and self.pending_bytes + size > PENDING_BYTES_MAX:
             raise Overloaded
         self.pending_bytes += size
-        entry = _Entry(line, deadline, done)
-        self._waiting.add(entry)
+        self._taken.append(entry)
         if not self._gathering:
             self._loop.call_soon(self._hand_over)
         self._gathering.append(entry)
@@ -139,27 +148,29 @@ class Journal:
             self._queue.put(self._gathering)
             self._gathering = []
 
-    def _finish(self, stored: list[_Entry], failed: list[_Entry]) -> None:
-        for entry in stored:
-            self._settle(entry, None)
-        for entry in failed:
-            self._settle(entry, StorageFailed())
+    def _finish(self, stored: list[Entry], failed: list[Entry]) -> None:
+        self._settle(stored, None)
+        if failed:
+            self._settle(failed, StorageFailed())
         self._group_stored(len(stored))
 
     def _expire(self) -> None:
-        now = time.monotonic()
-        for entry in [entry for entry in self._waiting if entry.deadline <= now]:
-            self._settle(entry, DeadlinePassed())
-        self._expiry = self._loop.call_later(EXPIRY_SECONDS, self._expire) if self._waiting else None
+        """Let go of what waits for longer than it may. Looks at everything that was submitted since the last time.
 
-    def _settle(self, entry: _Entry, error: Exception | None) -> None:
-        """Tell who waits, once, and let go of the entry."""
-        if entry.line is None:
-            return
-        entry.line = None
-        self._waiting.discard(entry)
-        self.pending_bytes -= entry.size
-        entry.done(error)
+        Cheaper than to keep a set of what waits: that would be changed twice for each record.
+        """
+        now = time.monotonic()
+        self._settle([entry for entry in self._taken if entry.deadline <= now], DeadlinePassed())
+        self._taken = [entry for entry in self._taken if entry.line is not None]
+        self._expiry = self._loop.call_later(EXPIRY_SECONDS, self._expire) if self._taken else None
+
+    def _settle(self, entries: Iterable[Entry], error: Exception | None) -> None:
+        """Tell each who waits, once, and let go of the lines."""
+        for entry in entries:
+            if entry.line is not None:
+                entry.line = None
+                self.pending_bytes -= entry.size
+                entry.done(error)
 
     # -- on the journal's thread ------------------------------------------------------------------------------
 
@@ -177,7 +188,7 @@ class Journal:
                 log.exception("journal: the writer thread met an error of its own")
         self._store.close()
 
-    def _take(self, seconds: float) -> list[list[_Entry] | None]:
+    def _take(self, seconds: float) -> list[list[Entry] | None]:
         """Wait for a group, and take all that came meanwhile."""
         groups = []
         with contextlib.suppress(queue.Empty):
@@ -186,7 +197,7 @@ class Journal:
                 groups.append(self._queue.get_nowait())
         return groups
 
-    def _store_group(self, group: list[_Entry]) -> None:
+    def _store_group(self, group: list[Entry]) -> None:
         now = time.monotonic()
         wanted, lines = [], []
         for entry in group:
@@ -199,9 +210,9 @@ class Journal:
             self._loop.call_soon_threadsafe(self._finish, wanted[:stored], wanted[stored:])
 
 
-def _bounded(entries: Iterable[_Entry]) -> Iterable[list[_Entry]]:
+def _bounded(entries: Iterable[Entry]) -> Iterable[list[Entry]]:
     """Yield ``entries`` in groups of at most `GROUP_BYTES_MAX` bytes, or of one larger record."""
-    group: list[_Entry] = []
+    group: list[Entry] = []
     size = 0
     for entry in entries:
         if group and size + entry.size > GROUP_BYTES_MAX:
