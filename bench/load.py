@@ -26,7 +26,7 @@ class Target(NamedTuple):
     url: str
     pid: int
     ca: str = ""
-    fixed_uid: bool = False  # it answers a uid of its own (the floor does): do not compare
+    fixed_uid: bool = False  # it answers a uid of its own (a bare server does): do not compare
 
 
 class Bodies(NamedTuple):

@@ -25,7 +25,7 @@ from load import Bodies, Target
 from table import MIX, Case, Round, percentile, table, verdicts
 
 SERVER_CORE, GENERATOR_CORE = 0, 1
-DEFAULT_SERVERS = ("floor", "uvicorn", "serve", "serve-tls", "functions-framework")
+DEFAULT_SERVERS = ("floor", "httptools", "uvicorn", "serve", "serve-tls", "functions-framework")
 WARM_UP_SECONDS = 1
 OTHERS_BUSY_MAX = 0.15
 

@@ -25,6 +25,7 @@ START_SECONDS_MAX = 30
 STOP_SECONDS_MAX = 40
 
 FLOOR = "floor"
+HTTPTOOLS = "httptools"
 UVICORN = "uvicorn"
 PYTHON = sys.executable
 COMMANDS = {
@@ -34,9 +35,11 @@ COMMANDS = {
         os.path.join(os.path.dirname(PYTHON), "functions-framework"), "--target=handle", "--source=handler.py",
     ],
     FLOOR: [PYTHON, os.path.join(HERE, "floor.py")],
+    HTTPTOOLS: [PYTHON, os.path.join(HERE, "bare_httptools.py")],
     UVICORN: [PYTHON, os.path.join(HERE, "bare_uvicorn.py")],
 }  # fmt: skip
-JOURNALLESS = (FLOOR, UVICORN)
+JOURNALLESS = (FLOOR, HTTPTOOLS, UVICORN)
+FIXED_UID = (HTTPTOOLS, UVICORN)
 
 
 class Certificates(NamedTuple):
@@ -98,9 +101,7 @@ def running(
             raise RuntimeError(f"{server} does not answer /healthz; it said:\n{_end_of(log_path)}")
         start_ms = (time.perf_counter() - start) * 1e3
         url = f"http{'s' if tls else ''}://127.0.0.1:{port}{PATH}"
-        yield Running(
-            Target(url, process.pid, tls.ca if tls else "", fixed_uid=server in JOURNALLESS), start_ms, journal
-        )
+        yield Running(Target(url, process.pid, tls.ca if tls else "", fixed_uid=server in FIXED_UID), start_ms, journal)
     finally:
         _stop(process)
         shutil.rmtree(journal)

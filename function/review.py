@@ -36,6 +36,7 @@ KIND = "AdmissionReview"
 # What every API server sends first: Go marshals the fields in this order, without white space.
 PREFIX = b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":'
 
+_PREFIX_BYTES = len(PREFIX)
 _ANSWER_START = b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","response":{"uid":'
 
 UID_LENGTH_MAX = 256
@@ -81,7 +82,7 @@ class Resource(msgspec.Struct, gc=False):
     resource: str
 
 
-class UserInfo(msgspec.Struct):
+class UserInfo(msgspec.Struct, gc=False):
     """An ``authentication.k8s.io/v1`` UserInfo."""
 
     username: str = ""
@@ -90,7 +91,7 @@ class UserInfo(msgspec.Struct):
     extra: dict[str, list[str] | None] | None = None
 
 
-class Request(msgspec.Struct):
+class Request(msgspec.Struct, gc=False):
     """An AdmissionRequest: the head typed, the bulky fields as their own bytes (views into the body)."""
 
     uid: str
@@ -117,7 +118,7 @@ class Degraded(msgspec.Struct, frozen=True, gc=False):
     sha256: str
 
 
-class Review(msgspec.Struct):
+class Review(msgspec.Struct, gc=False):
     """A review on its way to a record.
 
     ``source`` is the request's JSON, on one line, with the bytes the API server sent. ``object`` and
@@ -215,8 +216,13 @@ def _as_sent_by_go(body: bytes) -> Review | None:
     """
     if not body.startswith(PREFIX):
         return None
-    source = body[len(PREFIX) : -2 if body.endswith(b"}\n") else -1]
-    if b"\n" in source or b"\r" in source or not body.endswith((b"}", b"}\n")):
+    if body.endswith(b"}\n"):
+        source = body[_PREFIX_BYTES:-2]
+    elif body.endswith(b"}"):
+        source = body[_PREFIX_BYTES:-1]
+    else:
+        return None
+    if b"\n" in source or b"\r" in source:
         return None
     try:
         return _review(_request(source), source)

@@ -20,15 +20,17 @@ from servers import Running  # noqa: E402
 from table import Case, Round, percentile, ratio_to, table, verdicts  # noqa: E402
 
 
-@pytest.fixture
-def floor():
-    """The floor server's URL and process id."""
+@pytest.fixture(params=["floor", "bare_httptools"])
+def server(request):
+    """The URL of a server to compare with, and its name."""
     port = running.free_port()
-    with subprocess.Popen([sys.executable, f"{BENCH}/floor.py"], env=os.environ | {"PORT": str(port)}) as process:
+    with subprocess.Popen(
+        [sys.executable, f"{BENCH}/{request.param}.py"], env=os.environ | {"PORT": str(port)}
+    ) as process:
         url = f"http://127.0.0.1:{port}/log-request"
         try:
             wait_for(url)
-            yield url, process.pid
+            yield url, request.param
         finally:
             process.kill()
 
@@ -42,17 +44,18 @@ def wait_for(url):
     raise TimeoutError(url)
 
 
-def test_floor_reads_the_body_and_allows(floor):
-    url, _ = floor
-    request = urllib.request.Request(url, data=b"x" * 300_000, headers={"Content-Type": "application/json"})
+def test_a_server_to_compare_with_reads_the_body_and_allows(server):
+    url, name = server
+    body = running.review("u-1", object={"data": "x" * 300_000})
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
     answer = json.loads(urllib.request.urlopen(request, timeout=5).read())
     assert answer["kind"] == "AdmissionReview"
-    assert answer["response"]["allowed"] is True
+    assert answer["response"] == {"uid": "u-1" if name == "floor" else "bare", "allowed": True}
 
 
-def test_paced_generator_keeps_its_rate_and_checks_uids(floor):
-    """The floor answers a uid of its own: with the check on, every answer is wrong, with it off, none."""
-    url, _ = floor
+def test_paced_generator_keeps_its_rate_and_checks_uids(server):
+    """A bare server answers a uid of its own: with the check on, every answer is wrong, with it off, none."""
+    url, name = server
     bodies = reviews.bodies("mix")[:20]
     for checks_uid in (True, False):
         caller = Caller(url, "", checks_uid=checks_uid)
@@ -60,7 +63,7 @@ def test_paced_generator_keeps_its_rate_and_checks_uids(floor):
         precise_loop().run_until_complete(pace(caller, bodies, rate=100, seconds=0.5))
         assert time.perf_counter() - start > 0.49
         assert len(caller.latencies) == 50
-        assert len(caller.wrong) == (50 if checks_uid else 0), caller.wrong[:1]
+        assert len(caller.wrong) == (50 if checks_uid and name != "floor" else 0), caller.wrong[:1]
 
 
 def test_process_tree_is_measured_with_its_children():

@@ -101,6 +101,7 @@ class Journal:
         self._group_stored = group_stored
         self._loop = asyncio.get_running_loop()
         self._gathering: list[Entry] = []
+        self._busy = False  # whether the thread has a group
         self._taken: list[Entry] = []  # what was submitted since the last look at deadlines, and what still waited then
         self._expiry: asyncio.TimerHandle | None = None
         self._queue: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
@@ -128,6 +129,7 @@ class Journal:
 
     def stop(self) -> None:
         """Store what is queued, then close the store; `join` waits for it."""
+        self._busy = False
         self._hand_over()
         self._queue.put(None)
 
@@ -144,7 +146,9 @@ class Journal:
     # -- on the event loop ------------------------------------------------------------------------------------
 
     def _hand_over(self) -> None:
-        if self._gathering:
+        """Give the thread what was gathered, unless it is busy: then `_finish` does, and the group is the larger."""
+        if self._gathering and not self._busy:
+            self._busy = True
             self._queue.put(self._gathering)
             self._gathering = []
 
@@ -153,6 +157,13 @@ class Journal:
         if failed:
             self._settle(failed, StorageFailed())
         self._group_stored(len(stored))
+        self._next_group()
+
+    def _next_group(self) -> None:
+        """Hand over what waits, in the next turn: it brings the reviews that have come by now into the same group."""
+        self._busy = False
+        if self._gathering:
+            self._loop.call_soon(self._hand_over)
 
     def _expire(self) -> None:
         """Let go of what waits for longer than it may. Looks at everything that was submitted since the last time.
@@ -186,15 +197,17 @@ class Journal:
                 seconds = self._store.tick()
             except Exception:  # the thread must outlive every surprise, or every answer would be 503 from here on
                 log.exception("journal: the writer thread met an error of its own")
+                self._tell(self._next_group)
         self._store.close()
 
     def _take(self, seconds: float) -> list[list[Entry] | None]:
         """Wait for a group, and take all that came meanwhile."""
-        groups = []
-        with contextlib.suppress(queue.Empty):
-            groups.append(self._queue.get(timeout=seconds))
-            while True:
-                groups.append(self._queue.get_nowait())
+        try:
+            groups = [self._queue.get(timeout=seconds)]
+        except queue.Empty:
+            return []
+        while not self._queue.empty():
+            groups.append(self._queue.get_nowait())
         return groups
 
     def _store_group(self, group: list[Entry]) -> None:
@@ -206,8 +219,11 @@ class Journal:
                 wanted.append(entry)
                 lines.append(line)
         stored = self._store.store(lines) if lines else 0
+        self._tell(self._finish, wanted[:stored], wanted[stored:])
+
+    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._finish, wanted[:stored], wanted[stored:])
+            self._loop.call_soon_threadsafe(callback, *arguments)
 
 
 def _bounded(entries: Iterable[Entry]) -> Iterable[list[Entry]]:
