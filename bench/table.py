@@ -101,9 +101,8 @@ def verdicts(rounds: Rounds) -> list[str]:
     for case in rounds:
         ratio = ratio_to(FLOOR, case, rounds)
         bound = CPU_RATIOS_MAX.get(case.server)
-        if ratio and bound and case.size == MIX:
-            what = " ".join(filter(None, (case.server, case.variant, case.fsync)))
-            lines.append(_verdict(f"CPU per review, {what}, x floor", ratio, bound))
+        if ratio and bound and case.size == MIX and not case.variant:
+            lines.append(_verdict(f"CPU per review, {case.server} {case.fsync}, x floor", ratio, bound))
     rss = [
         one.peak_rss_mib
         for case, measured in rounds.items()

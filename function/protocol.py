@@ -122,7 +122,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the short way, or pass the bytes on, unless headers grow without end."""
-        if self._between and self.is_idle():
+        if self._between and self._new_heads < NEW_HEADS_MAX and self.is_idle():
             if self._take_known(data):
                 return
             self._data = data
@@ -144,6 +144,9 @@ class Protocol(HttpToolsProtocol):
         self._between = False
         self.url = b""
         self.headers = []
+        if not self._header_bytes:  # it begins behind another one, in the same read
+            self._header_bytes = 1
+            self._since = time.monotonic()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep the header, its name in lower case."""
@@ -256,7 +259,7 @@ class Protocol(HttpToolsProtocol):
     def _take_known(self, data: bytes) -> bool:
         """Record the review in ``data`` if that is one whole request with a known head; return whether it was."""
         endpoint = self.service.endpoint
-        if endpoint is None or self._new_heads >= NEW_HEADS_MAX:
+        if endpoint is None:
             return False
         key, digits, body_at = _split(data)
         head = self.heads.get(key)

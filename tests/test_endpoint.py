@@ -292,6 +292,28 @@ def test_slow_headers_are_cut_off(impatient):
             assert read_answer(file).status == 200
 
 
+def test_slow_headers_behind_an_answered_request_are_cut_off(impatient):
+    """Also when they begin in the packet that ends the request."""
+    with impatient.socket() as raw:
+        raw.sendall(raw_post(review("before")) + b"POST /log")
+        started = time.monotonic()
+        assert running.read_all(raw).startswith(b"HTTP/1.1 200 ")
+        assert time.monotonic() - started < 3
+
+
+def test_who_asks_for_nothing_more_is_let_go():
+    """After the keep-alive, and not counted as cut; not while a review is being answered."""
+    command = running.patched(protocol__KEEP_ALIVE_SECONDS=1, protocol__SWEEP_SECONDS=0.1)
+    with running.serve(command=command) as server, server.socket() as raw, raw.makefile("rb") as file:
+        for uid in ("parsed", "known"):
+            raw.sendall(raw_post(review(uid)))
+            assert read_answer(file).status == 200
+        answered = time.monotonic()
+        assert file.read() == b""
+        assert 0.8 < time.monotonic() - answered < 5
+        assert server.metrics()[CUT] == 0
+
+
 def test_the_rest_of_a_refused_body_is_not_waited_for_forever(impatient):
     with impatient.socket() as raw:
         raw.sendall(raw_post(b" " * 1000, "/nowhere")[:-1000])

@@ -1,6 +1,7 @@
 """The hosts: `serve` (start, drain, signals), functions-framework, Knative func; and what never happens at import."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -221,6 +222,19 @@ def test_functions_framework_round_trip():
         assert [record["request"]["uid"] for record in server.records()] == ["first", "root", "second"]
         server.signal()
         assert server.wait() == 0
+
+
+def test_functions_framework_has_the_bounds_of_serve():
+    """Its uvicorn speaks our protocol: headers without end are cut, what is not HTTP is told so in JSON."""
+    with running.functions_framework() as server:
+        assert server.post(review("opens")).status == 200
+        with server.socket() as raw, contextlib.suppress(ConnectionError):
+            raw.sendall(b"POST / HTTP/1.1\r\nX: " + b"x" * 200_000)
+            assert running.read_all(raw) == b""
+        assert b'"hint"' in server.send(b"EHLO audit\r\n\r\n")
+        samples = server.metrics()
+        assert samples["kube_audit_function_connections_cut_total"] == 1
+        assert samples['kube_audit_function_requests_refused_total{reason="http"}'] == 1
 
 
 def test_functions_framework_refuses_more_than_one_worker():
