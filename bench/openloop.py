@@ -18,7 +18,8 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-UID = re.compile(rb'"uid": ?"([^"]*)"')
+UID = re.compile(rb'"uid":\s*"([^"]*)"')
+ALLOWED = re.compile(rb'"allowed":\s*true')
 TIMEOUT_SECONDS = 30
 
 
@@ -67,7 +68,7 @@ class Caller:
         return await asyncio.open_connection(self._host, self._port, ssl=self._ssl)
 
     def _problem(self, head: bytes, body: bytes, answer: bytes) -> str:
-        if not head.startswith(b"HTTP/1.1 200 ") or b'"allowed":true' not in answer:
+        if not head.startswith(b"HTTP/1.1 200 ") or not ALLOWED.search(answer):
             return (head[9:40].partition(b"\r\n")[0] + b": " + answer[:200]).decode(errors="replace")
         if self._checks_uid and UID.findall(answer) != UID.findall(body)[:1]:
             return "the answer has another uid"

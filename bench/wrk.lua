@@ -33,9 +33,9 @@ end
 
 function response(status, headers, body)
   answers = answers + 1
-  if status ~= 200 or not string.find(body, '"allowed":true', 1, true) then
+  if status ~= 200 or not string.find(body, '"allowed":%s*true') then
     wrong = wrong + 1
-  elseif uids and answers % UID_EVERY == 0 and not uids[string.match(body, '"uid":"([^"]*)"')] then
+  elseif uids and answers % UID_EVERY == 0 and not uids[string.match(body, '"uid":%s*"([^"]*)"')] then
     wrong = wrong + 1
   end
   wrong_total = wrong

@@ -4,17 +4,19 @@ A review that comes whole in one read, as nearly all do, needs none of what ASGI
 events. It goes to `Endpoint.record_whole`, and its answer is written when the journal says so. Everything else goes
 uvicorn's way to the same endpoint.
 
-On a connection that is kept alive, a head mostly differs from the one before in nothing but Content-Length. So what
-the parser has said of a head is remembered, and holds for the next one that has the same bytes around the length.
+A caller sends the same headers again and again, but for Content-Length. So headers of which the parser has said that
+they are a review's, and ask for nothing special, are remembered, and not parsed when they come again byte by byte.
+The path is not remembered: it can hold a token.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import resource
 import time
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -36,30 +38,26 @@ FINISH_SECONDS = 31
 
 # How late it may be noticed that a connection is slow.
 SWEEP_SECONDS = 1.0
-# Heads remembered for all connections: callers, times clusters, times what their clients vary.
-HEADS_MAX = 256
-HEAD_BYTES_MAX = 2 << 10
-# A proxy that gives each request an id never sends a head twice: after so many new ones in a row, nobody looks.
-NEW_HEADS_MAX = 64
+# Headers remembered for all connections: some for each caller.
+HEADERS_MAX = 256
+HEADERS_BYTES_MAX = 2 << 10
+# A proxy that gives each request an id never sends the same twice: after so many new ones in a row, nobody looks.
+NEW_HEADERS_MAX = 64
 LENGTH_DIGITS_MAX = 9
 
 _RECORD_PATH = RECORD_PATH.encode()
+# What every parser reads the same way: plain characters, and one space on each side.
+_REQUEST_LINE = re.compile(rb"POST (/log-request[a-z0-9./-]*)(?:\?([a-zA-Z0-9.=&]*))? HTTP/1\.1(?=\r\n)").match
+_CREDENTIALS = re.compile(rb"\n(proxy-)?authorization:|\ncookie:", re.IGNORECASE).search
 _LENGTH = b"\r\nContent-Length: "
 _BLANK_LINE = b"\r\n\r\n"
 _CONTENT = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n"
 _CLOSE = b"connection: close\r\n"
 
 
-class _Head(NamedTuple):
-    """What a POST of a review asks for: the path, as text, and the query."""
-
-    path: str
-    query: bytes
-
-
 def protocol_of(service: Service) -> type[Protocol]:
     """Return the protocol class for the connections of ``service`` (uvicorn makes the instances)."""
-    return type("Protocol", (Protocol,), {"service": service, "connections_max": _connections_max(), "heads": {}})
+    return type("Protocol", (Protocol,), {"service": service, "connections_max": _connections_max(), "known": set()})
 
 
 def _connections_max() -> int:
@@ -98,7 +96,7 @@ class Protocol(HttpToolsProtocol):
 
     service: Service  # these three are given by the subclass that `protocol_of` makes
     connections_max: int
-    heads: dict[bytes, _Head]
+    known: set[bytes]
     sweep: ClassVar[asyncio.TimerHandle | None] = None
     _since = 0.0
     _header_bytes = 0
@@ -106,7 +104,7 @@ class Protocol(HttpToolsProtocol):
     _in_body = False
     _parts: list[bytes] | None = None
     _data = b""
-    _new_heads = 0
+    _new_headers = 0
 
     # -- asyncio calls ----------------------------------------------------------------------------------------
 
@@ -122,7 +120,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the short way, or pass the bytes on, unless headers grow without end."""
-        if self._between and self._new_heads < NEW_HEADS_MAX and self.is_idle():
+        if self._between and self._new_headers < NEW_HEADERS_MAX and self.is_idle():
             if self._take_known(data):
                 return
             self._data = data
@@ -257,26 +255,30 @@ class Protocol(HttpToolsProtocol):
     # -- the short way ----------------------------------------------------------------------------------------
 
     def _take_known(self, data: bytes) -> bool:
-        """Record the review in ``data`` if that is one whole request with a known head; return whether it was."""
+        """Record the review in ``data`` if that is one whole request with known headers; return whether it was."""
         endpoint = self.service.endpoint
-        if endpoint is None:
+        line = _REQUEST_LINE(data)
+        if endpoint is None or line is None:
             return False
-        key, digits, body_at = _split(data)
-        head = self.heads.get(key)
-        if head is None or not digits.isdigit() or len(digits) > LENGTH_DIGITS_MAX:
+        headers, digits, body_at = _split(data, line.end())
+        if headers not in self.known or not digits.isdigit() or len(digits) > LENGTH_DIGITS_MAX:
             return False
         length = int(digits)
         if len(data) != body_at + length or length > endpoint.short_bytes_max:
             return False
-        self._new_heads = 0
+        self._new_headers = 0
         self._since = time.monotonic()
         self._unset_keepalive_if_required()
+        self._begin_short(keep_alive=True)
+        path, query = line.groups(b"")
+        endpoint.record_whole(path.decode(), query, data[body_at:], self)
+        return True
+
+    def _begin_short(self, *, keep_alive: bool) -> None:
         cycle = self._short
         cycle.response_complete = False
-        cycle.keep_alive = True
+        cycle.keep_alive = keep_alive
         self.cycle = cycle  # type: ignore[assignment]  # it has what uvicorn looks at between requests
-        endpoint.record_whole(head.path, head.query, data[body_at:], self)
-        return True
 
     def _may_be_short(self) -> bool:
         """Return whether this is a review that can be answered with no task, if its body is here already."""
@@ -303,28 +305,25 @@ class Protocol(HttpToolsProtocol):
 
     def _record(self, parts: list[bytes]) -> None:
         self._parts = None
-        cycle = self._short
-        cycle.response_complete = False
-        cycle.keep_alive = self.parser.should_keep_alive()
-        self.cycle = cycle  # type: ignore[assignment]  # as above
-        path, _, query = self.url.partition(b"?")
-        head = _Head(path.decode("ascii", "replace"), query)
+        self._begin_short(keep_alive=self.parser.should_keep_alive())
         body = parts[0] if len(parts) == 1 else b"".join(parts)
-        if self._data and cycle.keep_alive:
-            self._remember(self._data, head, len(body))
+        if self._data and self._short.keep_alive:
+            self._remember(self._data, len(body))
+        path, _, query = self.url.partition(b"?")
         endpoint = self.service.endpoint
         if endpoint is not None:
-            endpoint.record_whole(head.path, head.query, body, self)
+            endpoint.record_whole(path.decode("ascii", "replace"), query, body, self)
 
-    def _remember(self, data: bytes, head: _Head, length: int) -> None:
-        """Remember what the parser has said of the head in ``data``, where that is one request and nothing else."""
-        self._new_heads += 1
-        key, digits, body_at = _split(data)
+    def _remember(self, data: bytes, length: int) -> None:
+        """Remember the headers in ``data``, where that is one request and nothing else, and they hold no secret."""
+        self._new_headers += 1
+        line = _REQUEST_LINE(data)
+        headers, digits, body_at = _split(data, line.end() if line else len(data))
         whole = digits == b"%d" % length and len(data) == body_at + length
-        if whole and len(key) <= HEAD_BYTES_MAX and _BLANK_LINE not in key:
-            if len(self.heads) >= HEADS_MAX:
-                self.heads.clear()
-            self.heads[key] = head
+        if whole and len(headers) <= HEADERS_BYTES_MAX and _BLANK_LINE not in headers and not _CREDENTIALS(headers):
+            if len(self.known) >= HEADERS_MAX:
+                self.known.clear()
+            self.known.add(headers)
 
     def _answer(self, status: int, body: bytes, close: bool) -> None:
         if self.transport.is_closing():
@@ -356,17 +355,17 @@ class Protocol(HttpToolsProtocol):
             super().on_body(part)
 
 
-def _split(data: bytes) -> tuple[bytes, bytes, int]:
-    """Return a head without its line of Content-Length, the length's digits, and where the body begins.
+def _split(data: bytes, start: int) -> tuple[bytes, bytes, int]:
+    """Return the headers from ``start`` without the line of Content-Length, its digits, and where the body begins.
 
     Where there is no such line, or another spelling of it, what is returned is not known to anybody.
     """
-    at = data.find(_LENGTH)
+    at = data.find(_LENGTH, start)
     line_end = data.find(b"\r", at + len(_LENGTH))
     end = data.find(_BLANK_LINE, line_end)
     if at < 0 or line_end < 0 or end < 0:
-        return data[:0], data[:0], 0
-    return data[:at] + data[line_end:end], data[at + len(_LENGTH) : line_end], end + len(_BLANK_LINE)
+        return b"", b"", 0
+    return data[start:at] + data[line_end:end], data[at + len(_LENGTH) : line_end], end + len(_BLANK_LINE)
 
 
 @functools.lru_cache(maxsize=512)  # the length of a uid is bounded

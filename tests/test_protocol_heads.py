@@ -1,4 +1,4 @@
-"""Remembered heads: what the parser has said of one holds for the next, and for nothing else.
+"""Remembered headers: what the parser has said of them holds when they come again, and for nothing else.
 
 The protocol itself, without sockets: the same reads go to a connection that remembers and to one that does not. Both
 must do the same with them.
@@ -75,24 +75,24 @@ class Loop:
         return False
 
 
-class Forgetful(dict):
+class Forgetful(set):
     """A memory that keeps nothing."""
 
-    def __setitem__(self, key, value):
+    def add(self, headers):
         pass
 
 
-def new_class(heads=None):
+def new_class(known=None):
     """Return a protocol class with a memory of its own; what goes uvicorn's way is noted; `given_to` answers it."""
     service = types.SimpleNamespace(
         endpoint=Endpoint(), metrics=types.SimpleNamespace(refused=lambda _: None, connections_cut=Counter())
     )
     made = protocol_of(service)
 
-    new_heads = {} if heads is None else heads
+    new_known = set() if known is None else known
 
     class Watched(made):
-        heads = new_heads
+        known = new_known
         parsed = 0
 
         def on_message_begin(self):
@@ -137,7 +137,7 @@ def request(body=b'{"a":1}', *, lines=(), first=b"POST /log-request?timeout=10s 
     return b"\r\n".join([first, *head, b"", body])
 
 
-def test_a_head_is_parsed_once():
+def test_headers_are_parsed_once():
     """For all connections, whatever the length."""
     made = new_class()
     for connection in (connect(made), connect(made)):
@@ -149,6 +149,20 @@ def test_a_head_is_parsed_once():
     assert made.parsed == 1
     given_to(connection, request(b"x" * (BODY_BYTES_MAX + 1)))
     assert made.parsed == 2
+
+
+def test_the_path_is_the_requests_own():
+    """Whatever cluster and token the headers came with before; neither is remembered, nor are other credentials."""
+    made = new_class()
+    for path in ("prod/a1", "prod/b2", "dev/a1"):
+        seen, *_ = given_to(connect(made), request(first=f"POST /log-request/{path}?timeout=2s HTTP/1.1".encode()))
+        assert seen == [(f"/log-request/{path}", b"timeout=2s", b'{"a":1}')]
+    assert made.parsed == 1
+    assert not [headers for headers in made.known if b"log-request" in headers]
+    for line in (b"Authorization: Bearer x", b"authorization: Basic x", b"Cookie: x", b"Proxy-Authorization: x"):
+        made.known.clear()
+        given_to(connect(made), request(lines=[line]))
+        assert not made.known
 
 
 LINES = st.sampled_from(
@@ -227,26 +241,26 @@ def test_who_remembers_does_what_who_does_not_does(request):
 def test_what_is_remembered_is_bounded():
     """In heads, and in the bytes of each."""
     made = new_class()
-    for number in range(3 * protocol.HEADS_MAX):
+    for number in range(3 * protocol.HEADERS_MAX):
         given_to(connect(made), request(lines=[b"X: %d" % number]))
-        assert len(made.heads) <= protocol.HEADS_MAX
-    made.heads.clear()
+        assert len(made.known) <= protocol.HEADERS_MAX
+    made.known.clear()
     given_to(connect(made), request(lines=[b"X: " + b"x" * 3000]))
-    assert not made.heads
+    assert not made.known
 
 
-def test_a_caller_that_never_repeats_a_head_is_not_remembered():
+def test_a_caller_that_never_repeats_its_headers_is_not_remembered():
     """Proxies give each request an id; one that has repeated a head in between goes on."""
     made = new_class()
     varying, steady = connect(made), connect(made)
-    for number in range(2 * protocol.NEW_HEADS_MAX):
+    for number in range(2 * protocol.NEW_HEADERS_MAX):
         given_to(varying, request(lines=[b"X-Request-Id: %d" % number]))
         given_to(steady, request(lines=[b"X-Span-Id: %d" % (number // 2)]))
-    made.heads.clear()
+    made.known.clear()
     given_to(varying, request())
-    assert not made.heads
+    assert not made.known
     given_to(steady, request())
-    assert len(made.heads) == 1
+    assert len(made.known) == 1
 
 
 @pytest.mark.parametrize("closing", [True, False])
