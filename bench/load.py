@@ -72,11 +72,14 @@ def write_bodies(directory: str, name: str, bodies: list[bytes]) -> Bodies:
     return files
 
 
-def saturate(target: Target, bodies: Bodies, seconds: float, *, core: int | None) -> Saturated:
-    """Send as fast as answers come on 25 keep-alive connections. Raises `RuntimeError` when wrk fails."""
+def saturate(target: Target, bodies: Bodies, seconds: float, *, core: int | None, ids: bool = False) -> Saturated:
+    """Send as fast as answers come on 25 keep-alive connections. Raises `RuntimeError` when wrk fails.
+
+    ``ids`` gives each body's request an id in its headers, as proxies do.
+    """
     wrk = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
     wrk += ["-s", os.path.join(HERE, "wrk.lua"), target.url, "--"]
-    wrk += [bodies.path, "-" if target.fixed_uid else bodies.uids_path]
+    wrk += [bodies.path, "-" if target.fixed_uid else bodies.uids_path, "ids" if ids else "-"]
     generator, server, machine = _children_cpu(), processes.cpu_seconds(target.pid), processes.machine_cpu_seconds()
     run = subprocess.run(_pinned(wrk, core), capture_output=True, text=True, check=False)
     server = processes.cpu_seconds(target.pid) - server

@@ -146,7 +146,9 @@ class Bench:
         bodies, body_bytes = self._written(case.size)
         seconds = self.options.seconds
         with self._running(case) as server:
-            warm = load.saturate(server.target, bodies, WARM_UP_SECONDS, core=self._generator_core)
+            warm = load.saturate(
+                server.target, bodies, WARM_UP_SECONDS, core=self._generator_core, ids=self.options.ids
+            )
             runs = list(self._until_quiet(server.target, bodies))
             run = min(runs, key=lambda one: one.others_busy)
             answered = warm.reviews + sum(one.reviews for one in runs)
@@ -179,7 +181,7 @@ class Bench:
     def _until_quiet(self, target: Target, bodies: Bodies) -> Iterator[load.Saturated]:
         """Saturate once, or up to ``--tries`` times while something else uses the machine."""
         for _ in range(self.options.tries):
-            run = load.saturate(target, bodies, self.options.seconds, core=self._generator_core)
+            run = load.saturate(target, bodies, self.options.seconds, core=self._generator_core, ids=self.options.ids)
             yield run
             if run.others_busy <= OTHERS_BUSY_MAX:
                 return
@@ -265,6 +267,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pid", type=int, help="root of its process tree")
     parser.add_argument("--ca", default="", help="CA file of its certificate")
     parser.add_argument("--name", default="url", help="its name in the table")
+    parser.add_argument("--ids", action="store_true", help="a request id in the headers, as proxies give")
     parser.add_argument("--no-pin", action="store_true", help="let the scheduler place server and generator")
     parser.add_argument("--scratch", default="/var/tmp", help="where journals go: a real disk")  # noqa: S108 - a fresh directory is made in it
     parser.add_argument("--json", help="write the raw results here")

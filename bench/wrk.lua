@@ -1,5 +1,6 @@
 -- wrk's side of the saturation runs: bodies from a file of lines, in turn; every answer checked.
--- Arguments: file of bodies; file of their uids, or "-" where the server answers a fixed uid.
+-- Arguments: file of bodies; file of their uids, or "-" where the server answers a fixed uid; "ids" for a request id in
+-- the headers, another for each body.
 
 local UID_EVERY = 16
 
@@ -17,6 +18,7 @@ function init(args)
   wrk.headers["Accept-Encoding"] = "gzip"
   wrk.headers["User-Agent"] = "kube-apiserver-admission"
   for line in io.lines(args[1]) do
+    if args[3] == "ids" then wrk.headers["X-Request-Id"] = string.format("%036d", #requests) end
     wrk.body = line .. "\n" -- Go's encoder ends a body with a line break
     table.insert(requests, wrk.format())
   end
