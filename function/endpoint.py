@@ -495,7 +495,7 @@ class _Whole(Entry):
         started: float,
         caller: Caller,
     ) -> None:
-        self.line = line
+        self.line = line  # what `Entry` does, without a call more
         self.size = len(line)
         self.deadline = deadline
         self.endpoint = endpoint

@@ -47,7 +47,9 @@ LENGTH_DIGITS_MAX = 9
 
 _RECORD_PATH = RECORD_PATH.encode()
 # What every parser reads the same way: plain characters, and one space on each side.
-_REQUEST_LINE = re.compile(rb"POST (/log-request[a-z0-9./-]*)(?:\?([a-zA-Z0-9.=&]*))? HTTP/1\.1(?=\r\n)").match
+_REQUEST_LINE = re.compile(
+    rb"POST (" + re.escape(_RECORD_PATH) + rb"[a-z0-9./-]*)(?:\?([a-zA-Z0-9.=&]*))? HTTP/1\.1(?=\r\n)"
+).match
 _CREDENTIALS = re.compile(rb"\n(proxy-)?authorization:|\ncookie:", re.IGNORECASE).search
 _LENGTH = b"\r\nContent-Length: "
 _BLANK_LINE = b"\r\n\r\n"

@@ -58,6 +58,42 @@ def test_records_that_wait_together_share_one_fdatasync(tmp_path):
     asyncio.run(scenario())
 
 
+def test_what_comes_while_the_disk_is_busy_is_one_group(tmp_path):
+    """Over several turns of the event loop."""
+
+    async def scenario():
+        files, groups = HangingFiles(), []
+        journal = journal_on(tmp_path, files, group_stored=groups.append)
+        stored = [journal.append(b"1\n", soon())]
+        await asyncio.to_thread(files.hanging.wait, 5)
+        for n in range(2, 5):
+            stored.append(journal.append(b"%d\n" % n, soon()))
+            await asyncio.sleep(0.005)
+        files.released.set()
+        await asyncio.gather(*stored)
+        assert groups == [1, 3]
+        finish(journal)
+
+    asyncio.run(scenario())
+
+
+def test_a_mistake_of_the_writer_fails_its_group_only(tmp_path, caplog):
+    """Who waits gets no answer before the deadline, what comes later is stored."""
+
+    async def scenario():
+        journal = journal_on(tmp_path)
+        store, journal._store.store = journal._store.store, None  # not callable
+        with pytest.raises(DeadlinePassed):
+            await journal.append(b"1\n", soon(0.1))
+        journal._store.store = store
+        await journal.append(b"2\n", soon())
+        assert whole_lines(tmp_path) == [b"2\n"]
+        finish(journal)
+
+    asyncio.run(scenario())
+    assert "an error of its own" in caplog.text
+
+
 def test_a_group_is_bounded(tmp_path, monkeypatch):
     """Much that waits becomes several writes, a larger record has its own."""
     monkeypatch.setattr(group_commit, "GROUP_BYTES_MAX", 50)
