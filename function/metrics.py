@@ -105,6 +105,7 @@ class Metrics:
         self.pending_bytes = self._gauge("pending_bytes", "Bytes of records that wait for the disk")
         self.segments = self._gauge("segments", "Segments in the journal directory")
         self.journal_bytes = self._gauge("journal_bytes", "Bytes of everything in the journal directory")
+        self.journal_bytes_max = self._gauge("journal_bytes_max", "AUDIT_JOURNAL_BYTES_MAX; 0 is no bound")
         self.free_bytes = self._gauge("disk_free_bytes", "Free bytes of the journal's volume")
         self.removed_segments = self._counter("segments_removed_total", "Segments removed by retention")
         self.torn_bytes = self._counter("torn_bytes_total", "Bytes of unfinished records found at the end of segments")

@@ -138,6 +138,7 @@ class Service:
         group_stored = self.metrics.group_records.observe
         if settings.dir == STDOUT:
             return Journal(StdoutWriter(self.metrics), group_stored=group_stored)
+        self.metrics.journal_bytes_max.set(settings.bytes_max)
         limits = Limits(settings.segment_bytes_max, settings.segment_age_max, settings.bytes_max, settings.age_max)
         writer = Writer(
             settings.dir,

@@ -8,6 +8,7 @@ import os
 import pathlib
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,7 @@ class Server:
         self.port = port
         self.metrics_port = metrics_port
         self.journal = journal
+        self.scheme = scheme
         self.url = f"{scheme}://127.0.0.1:{port}"
         self.stdout = bytearray()
         self.stderr = bytearray()
@@ -102,7 +104,7 @@ class Server:
         self._readers[-1].start()
 
     def request(self, method, path, body=None, headers=JSON):
-        """Return the answer to one request on a connection of its own (plain HTTP)."""
+        """Return the answer to one request on a connection of its own."""
         connection = self.connect()
         try:
             return ask(connection, method, path, body, headers)
@@ -113,7 +115,11 @@ class Server:
         return self.request("POST", path, body, headers)
 
     def connect(self):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=RESPONSE_SECONDS)
+        """Return a connection; over TLS it trusts whoever answers."""
+        if self.scheme == "http":
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=RESPONSE_SECONDS)
+        context = ssl._create_unverified_context()
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=RESPONSE_SECONDS, context=context)
 
     def socket(self):
         return socket.create_connection(("127.0.0.1", self.port), timeout=RESPONSE_SECONDS)
@@ -194,8 +200,7 @@ def serve(env=None, *, command=SERVE, journal=None, scheme="http", wait=True, ho
             hold_stdout=hold_stdout,
         )
         if wait:
-            probe = server.ready if scheme == "http" else lambda: can_connect(server.port)
-            wait_for(lambda: probe() or process.poll() is not None, START_SECONDS)
+            wait_for(lambda: server.ready() or process.poll() is not None, START_SECONDS)
             if process.poll() is not None:
                 server.wait()
                 raise AssertionError(f"exit code {process.returncode}: {bytes(server.stderr).decode()}")

@@ -109,6 +109,11 @@ def test_a_body_that_breaks_off(server):
     assert moved(server, break_off) == {HTTP: 1, REFUSED["disconnected"]: 1}
 
 
+def test_the_journals_bound_is_shown(server):
+    """The default; alerts compare with it."""
+    assert server.metrics()[f"{OURS}journal_bytes_max"] == 1 << 30
+
+
 def test_what_the_journal_directory_holds_is_measured(server):
     """After a new segment was cut, without waiting for the next sweep."""
     for i in range(30):
