@@ -49,11 +49,16 @@ class Bare(asyncio.Protocol):
         self.transport.write(FIXED)
 
 
-async def serve(port: int) -> None:
-    """Listen until killed."""
-    server = await asyncio.get_running_loop().create_server(Bare, "127.0.0.1", port)
-    await server.serve_forever()
+def run(protocol: type[Bare]) -> None:
+    """Listen on PORT until killed."""
+
+    async def serve() -> None:
+        port = int(os.environ.get("PORT", "8080"))
+        server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", port)
+        await server.serve_forever()
+
+    uvloop.run(serve())
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(os.environ.get("PORT", "8080"))))
+    run(Bare)

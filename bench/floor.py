@@ -4,12 +4,8 @@ httptools and uvloop; reads headers and body, decodes the review with orjson and
 server takes an answer. Run: ``PORT=8080 python bench/floor.py``.
 """
 
-import asyncio
-import os
-
 import orjson
-import uvloop
-from bare_httptools import Bare, answer
+from bare_httptools import Bare, answer, run
 
 
 class Floor(Bare):
@@ -33,11 +29,5 @@ class Floor(Bare):
         self.transport.write(answer(orjson.dumps(review)))
 
 
-async def serve(port: int) -> None:
-    """Listen until killed."""
-    server = await asyncio.get_running_loop().create_server(Floor, "127.0.0.1", port)
-    await server.serve_forever()
-
-
 if __name__ == "__main__":
-    uvloop.run(serve(int(os.environ.get("PORT", "8080"))))
+    run(Floor)

@@ -232,7 +232,7 @@ class Metrics:
         return Gauge(_PREFIX + name, text, labels, registry=self.registry)
 
     def _count(self, name: str, text: str) -> Count:
-        count = Count(name, text)
+        count = Count(name, text)  # the whole name: two are the peer's
         self.registry.register(count)
         return count
 

@@ -182,7 +182,7 @@ class Protocol(HttpToolsProtocol):
         """Answer what is not HTTP, and close."""
         self.service.metrics.refused("http")
         body = error_body(msg, "speak HTTP/1.1; over TLS where AUDIT_TLS_CERT_FILE is set")
-        self.transport.write(_answer(400, body, close=True))
+        self.transport.write(_response(400, body, close=True))
         self.transport.close()
 
     # -- the endpoint calls -----------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         close = close or not self._short.keep_alive
-        self.transport.write(_answer(status, body, close=close))
+        self.transport.write(_response(status, body, close=close))
         if close:
             self.transport.close()
         self.on_response_complete()
@@ -375,5 +375,5 @@ def _allowed(length: int) -> bytes:
     return STATUS_LINE[200] + _CONTENT % length
 
 
-def _answer(status: int, body: bytes, *, close: bool) -> bytes:
+def _response(status: int, body: bytes, *, close: bool) -> bytes:
     return STATUS_LINE[status] + (_CLOSE if close else b"") + _CONTENT % len(body) + body
