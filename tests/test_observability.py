@@ -207,6 +207,9 @@ def test_a_running_function_exposes_what_the_rules_name(tmp_path):
     }
     with running.serve(env) as server:
         assert server.post(review("seen"), f"/log-request/shop/{token}").status == 200
+        # The forwarder's own appear once its process was started, by a thread of its own.
+        lag = 'kube_audit_function_forward_lag_records{sink="elasticsearch"}'
+        running.wait_for(lambda: lag in server.metrics(), running.START_SECONDS)
         exposed = {name.partition("{")[0] for name in server.metrics()}
     wanted = {name for rule in RULES.values() for name in METRIC.findall(re.sub(r'"[^"]*"', "", rule["expr"]))}
     assert {name for name in wanted if name not in API_SERVER} <= exposed
