@@ -28,8 +28,8 @@ import reviews  # noqa: E402
 
 from function.journal import Limits  # noqa: E402
 from function.journal.writer import Writer  # noqa: E402
-from function.rendering.event import EventFormat  # noqa: E402
-from function.rendering.review import ReviewFormat  # noqa: E402
+from function.record.event_format import EventFormat  # noqa: E402
+from function.record.review_format import ReviewFormat  # noqa: E402
 from function.review import decode  # noqa: E402
 
 SINKS = ("audit-webhook", "elasticsearch", "cloudevents", "google-cloud-logging")

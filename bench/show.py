@@ -22,7 +22,7 @@ sys.path[:0] = [ROOT, HERE]
 
 import reviews  # noqa: E402 - found by the path above
 
-from function.rendering.review import ReviewFormat  # noqa: E402
+from function.record.review_format import ReviewFormat  # noqa: E402
 from function.review import decode  # noqa: E402
 
 START_NS = 1_790_000_000_000_000_000

@@ -35,11 +35,16 @@ WARM_UP = 500
 
 _SERVE = """
 import sys
-from function import clusters, slowing
-slowing.FREE_FAILURES = 10**9  # the delay of those who keep failing would be all there is to see
+import os
+from function import logs, startup
+from function.clusters.tokens import Clusters
+from function.serving import server
+from function.serving.bounds import Bounds
 {change}
-from function.__main__ import main
-sys.exit(main(["serve"]))
+# The delay of those who keep failing would be all there is to see.
+service = startup.service_or_exit(os.environ, forwards=True, bounds=Bounds(free_failures=10**9))
+logs.configure(service.settings.log_level)
+sys.exit(server.serve(service))
 """
 _LEAKING = """
 def check(self, name, token, right=%r):
@@ -47,7 +52,7 @@ def check(self, name, token, right=%r):
         if presented != known:
             return None
     return self._known[name][0] if name in self._known else None
-clusters.Clusters.check = check
+Clusters.check = check
 """
 
 

@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .service import Service
+    from .serving.service import Service
 
 __all__ = ["new"]
 
@@ -26,9 +26,9 @@ class Function:
 
     def start(self, cfg: dict[str, str]) -> None:
         """Read the settings in ``cfg`` (the environment), and open the journal where an event loop runs already."""
-        from .service import Service, settings_or_exit  # noqa: PLC0415 - importing the package imports no server
+        from .startup import service_or_exit  # noqa: PLC0415 - importing the package imports no server
 
-        self._service = Service(settings_or_exit(cfg, forwards=False))
+        self._service = service_or_exit(cfg, forwards=False)
         with contextlib.suppress(RuntimeError):  # no loop yet: the first request opens it
             asyncio.get_running_loop()
             self._service.open()

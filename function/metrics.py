@@ -6,7 +6,9 @@ The first two are the peer's, with the same names and meanings. Losses are count
 from __future__ import annotations
 
 import itertools
+import logging
 import platform
+import socket
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +22,9 @@ from prometheus_client.utils import floatToGoString
 
 from .version import VERSION
 
-__all__ = ["REFUSAL_REASONS", "Metrics"]
+__all__ = ["REFUSAL_REASONS", "Metrics", "serve_metrics"]
+
+log = logging.getLogger("audit")
 
 REFUSAL_REASONS: Final = (
     "body_timeout", "cluster", "content_type", "deadline", "disconnected", "duplicate", "fields", "head", "http",
@@ -71,7 +75,7 @@ class Distribution(Collector):
 class Metrics:
     """The metrics of one process, in a registry of their own.
 
-    Also the journal's Observer and Usage: what it tells is counted here.
+    Also the journal's Observer and Usage: what it reports is counted here.
     """
 
     def __init__(self) -> None:
@@ -85,9 +89,12 @@ class Metrics:
             collector(registry=self.registry)
 
         self.valid_requests = self._count(
-            "kube_audit_rest_valid_requests_processed_total", "Valid reviews that were answered 200"
+            "kube_audit_rest_valid_requests_processed_total",
+            "Valid reviews that were answered 200; the name is kube-audit-rest's",
         )
-        self.http_requests = self._count("kube_audit_rest_http_requests_total", "Requests, but for probes")
+        self.http_requests = self._count(
+            "kube_audit_rest_http_requests_total", "Requests other than probes; the name is kube-audit-rest's"
+        )
         self.request_seconds = self._distribution(
             "request_duration_seconds", "From the request to the answer, reviews only", _REQUEST_SECONDS
         )
@@ -133,7 +140,7 @@ class Metrics:
                 "forward_last_success_timestamp_seconds", "When the sink last took a record, Unix time", "sink"
             ),
         }
-        self._forward_told: dict[str, dict[str, float]] = {}
+        self._forward_before: dict[str, Mapping[str, float]] = {}
         self.forwarder_running = self._gauge("forwarder_running", "1 while the forwarder's process runs")
         self.forwarder_starts = self._counter("forwarder_starts_total", "Starts of the forwarder's process")
         self._gauge("build_info", "Version of this program", "version", "python").labels(
@@ -147,7 +154,7 @@ class Metrics:
         self._omitted.labels(reason="policy")
         for reason in ("journal", "rejected", "removed", "retention"):
             self._lost.labels(reason=reason)
-        for reason in ("full", "io"):
+        for reason in ("full", "internal", "io"):
             self._failures.labels(reason=reason)
 
     def refused(self, reason: str) -> None:
@@ -162,11 +169,11 @@ class Metrics:
         """Count a valid review that is not to be recorded."""
         self._omitted.labels(reason=reason).inc()
 
-    def reloaded(self, config: str, *, successful: bool) -> None:
+    def reloaded(self, config: str, successful: bool) -> None:
         """Say how the last load of ``config`` (policy, redaction, clusters, certificate) went."""
         self._reload_successful.labels(config=config).set(successful)
 
-    # -- what the journal tells (journal.writer.Observer, journal.retention.Usage) ----------------------------
+    # -- what the journal reports (journal.writer.Observer, journal.retention.Usage) --------------------------
 
     def wrote(self, records: int, size: int) -> None:
         """Count records stored."""
@@ -179,7 +186,7 @@ class Metrics:
         self.sync_seconds.observe(seconds)
 
     def failed(self, operation: str) -> None:
-        """Count an operation that failed: ``full`` or ``io``."""
+        """Count an operation that failed: ``full``, ``io``, or ``internal`` for a mistake of ours."""
         self._failures.labels(reason=operation).inc()
 
     def lost(self, reason: str, records: int) -> None:
@@ -200,28 +207,28 @@ class Metrics:
         """Count segments that retention let go."""
         self.removed_segments.inc(segments)
 
-    # -- what the forwarder tells (forwarding.forwarder.SinkStatus) ------------------------------------------
+    # -- the forwarder's status (forwarding.forwarder.SinkStatus) --------------------------------------------
 
     def forwarder_started(self, sinks: Sequence[str]) -> None:
-        """Count a start; what the new process tells starts at 0."""
+        """Count a start; what the new process reports starts at 0."""
         self.forwarder_starts.inc()
         self.forwarder_running.set(1)
-        self._forward_told = {}
+        self._forward_before = {}
         for sink in sinks:
             for family in (*self._forward.values(), *self._forward_state.values()):
                 family.labels(sink=sink)
 
-    def forwarder_told(self, status: Mapping[str, Mapping[str, float]]) -> None:
+    def forwarder_status(self, status: Mapping[str, Mapping[str, float]]) -> None:
         """Show what each sink has done since its process started, and what is left."""
-        for sink, told in status.items():
-            before = self._forward_told.get(sink, {})
+        for sink, now in status.items():
+            before = self._forward_before.get(sink, {})
             for name, counter in self._forward.items():
-                counter.labels(sink=sink).inc(max(0, told[name] - before.get(name, 0)))
-            self._lost.labels(reason="rejected").inc(max(0, told["lost"] - before.get("lost", 0)))
+                counter.labels(sink=sink).inc(max(0, now[name] - before.get(name, 0)))
+            self._lost.labels(reason="rejected").inc(max(0, now["lost"] - before.get("lost", 0)))
             for name, gauge in self._forward_state.items():
-                if name != "last_success" or told[name]:  # a process that has only started knows of none
-                    gauge.labels(sink=sink).set(told[name])
-            self._forward_told[sink] = dict(told)
+                if name != "last_success" or now[name]:  # a process that has only started knows of none
+                    gauge.labels(sink=sink).set(now[name])
+            self._forward_before[sink] = dict(now)
 
     # -- names ------------------------------------------------------------------------------------------------
 
@@ -240,6 +247,23 @@ class Metrics:
         distribution = Distribution(_PREFIX + name, text, bounds)
         self.registry.register(distribution)
         return distribution
+
+
+def serve_metrics(metrics: Metrics, port: int) -> Callable[[], None] | None:
+    """Serve ``GET /metrics`` on ``port``; return what stops it, None where there is none: port 0, or it is taken.
+
+    Recording and forwarding go first: neither fails because a port is taken.
+    """
+    if not port:
+        return None
+    address = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
+    try:
+        server, _ = prometheus_client.start_http_server(port, address, registry=metrics.registry)
+    except OSError as error:
+        hint = "set AUDIT_METRICS_PORT to a free port, or to 0"
+        log.error("no metrics: port %d: %s", port, error.strerror, extra={"hint": hint})
+        return None
+    return server.server_close
 
 
 class _ByCluster(Collector):

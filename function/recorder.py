@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from .policy import Decision, Level, Policy, apply, reduced
 from .policy import Matcher as PolicyMatcher
+from .record import Format
 from .redaction import RedactionFailed, Redactor
-from .rendering import Format
 from .review import Review
 
 __all__ = ["Recorder"]

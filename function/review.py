@@ -18,6 +18,7 @@ import orjson
 from msgspec import Raw
 
 __all__ = [
+    "BadReason",
     "BadReview",
     "Beyond",
     "Degraded",
@@ -49,13 +50,16 @@ Reason = Literal["too_large", "too_deep", "not_unicode"]
 NULL = Raw(b"null")
 
 
-class BadReview(ValueError):  # noqa: N818 - named after what it is; the caller's action is one: answer 400
-    """No API server sends this. ``reason`` is a bounded word for metrics, ``hint`` the operator's next step."""
+# Why a body is not a review: what metrics count.
+BadReason = Literal["json", "kind", "fields", "duplicate", "uid", "head", "utf8"]
 
-    def __init__(self, reason: str, message: str, hint: str) -> None:
+
+class BadReview(ValueError):  # noqa: N818 - named after what it is; the caller's action is one: answer 400
+    """No API server sends this."""
+
+    def __init__(self, reason: BadReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-        self.hint = hint
 
 
 class Beyond(Exception):  # noqa: N818 - the caller's action is one: record it degraded
@@ -172,12 +176,12 @@ def decode(body: bytes) -> Review:
         _check_json(body)
         raise Beyond("not_unicode") from error
     except msgspec.ValidationError as error:
-        raise _bad("fields", f"not an AdmissionReview: {error}") from None
+        raise BadReview("fields", f"not an AdmissionReview: {error}") from None
     except msgspec.DecodeError as error:
         if b"\\u" in body:  # half a surrogate pair is JSON to Go, and not to us
             _check_json(body)
             raise Beyond("not_unicode") from None
-        raise _bad("json", f"the body is not JSON: {error}") from None
+        raise BadReview("json", f"the body is not JSON: {error}") from None
 
 
 def degrade(head: bytes, *, reason: Reason, size: int, sha256: str) -> Review:
@@ -190,14 +194,14 @@ def degrade(head: bytes, *, reason: Reason, size: int, sha256: str) -> Review:
         source = _head_of_request(head[:HEAD_BYTES_MAX])
         source.decode()
         if _fields(source).keys() & {"object", "oldObject"}:
-            raise _bad("head", "a key of the request is written with escapes")  # it would pass by redaction
+            raise BadReview("head", "a key of the request is written with escapes")  # it would pass by redaction
         review = _review(_request(source), source)
     except RecursionError:
-        raise _bad("head", "no head of an AdmissionReview: it is nested too deeply") from None
+        raise BadReview("head", "no head of an AdmissionReview: it is nested too deeply") from None
     except UnicodeDecodeError:
-        raise _bad("utf8", "the head of the review is not UTF-8") from None
+        raise BadReview("utf8", "the head of the review is not UTF-8") from None
     except msgspec.DecodeError as error:
-        raise _bad("head", f"no head of an AdmissionReview: {error}") from None
+        raise BadReview("head", f"no head of an AdmissionReview: {error}") from None
     review.degraded = Degraded(reason, size, sha256)
     return review
 
@@ -237,17 +241,17 @@ def _as_sent_by_others(body: bytes) -> Review:
     compact = msgspec.json.format(body, indent=-1)
     fields = _fields(compact)
     if len(msgspec.json.encode(fields)) != len(compact):
-        raise _bad("duplicate", "a top-level key appears twice (or is written with escapes)")
+        raise BadReview("duplicate", "a top-level key appears twice (or is written with escapes)")
     _check_envelope(_head(compact))
     if "request" not in fields:
-        raise _bad("fields", "not an AdmissionReview: it has no request")
+        raise BadReview("fields", "not an AdmissionReview: it has no request")
     source = bytes(fields["request"])
     return _review(_request(source), source)
 
 
 def _review(request: Request, source: bytes) -> Review:
     if not 0 < len(request.uid) <= UID_LENGTH_MAX:
-        raise _bad("uid", f"request.uid has {len(request.uid)} characters, not 1 to {UID_LENGTH_MAX}")
+        raise BadReview("uid", f"request.uid has {len(request.uid)} characters, not 1 to {UID_LENGTH_MAX}")
     return Review(request, source, request.object, request.oldObject)
 
 
@@ -258,7 +262,7 @@ def _check_json(body: bytes) -> None:
     except RecursionError:
         raise Beyond("too_deep") from None
     except ValueError as error:
-        raise _bad("json", f"the body is not JSON: {error}") from None
+        raise BadReview("json", f"the body is not JSON: {error}") from None
 
 
 def _no_constant(name: str) -> None:
@@ -267,7 +271,7 @@ def _no_constant(name: str) -> None:
 
 def _check_envelope(head: _Head) -> None:
     if head.kind != KIND or head.apiVersion != API_VERSION:
-        raise _bad("kind", f"not an {API_VERSION} {KIND}")
+        raise BadReview("kind", f"not an {API_VERSION} {KIND}")
 
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\]]', re.DOTALL)
@@ -295,14 +299,8 @@ def _head_of_request(start: bytes) -> bytes:
             if _KEY_ENDS.match(start, token.end()):
                 _check_envelope(_head(_closed(start[:key_at])))
                 return msgspec.json.format(_closed(start[request_at : token.start()]), indent=-1)
-    raise _bad("head", "no head of an AdmissionReview: request.object was not found")
+    raise BadReview("head", "no head of an AdmissionReview: request.object was not found")
 
 
 def _closed(fields: bytes) -> bytes:
     return fields.rstrip().removesuffix(b",") + b"}"
-
-
-def _bad(reason: str, message: str) -> BadReview:
-    return BadReview(
-        reason, message, f"send an {API_VERSION} {KIND}, as the API server does, with Content-Type application/json"
-    )

@@ -28,8 +28,9 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from function.rendering.event import PREFIX, EventFormat
-from function.rendering.record import decode_record
+from function import review as reviews
+from function.record.event_format import PREFIX, EventFormat
+from function.record.reading import NotARecord, ReviewRecord, read
 
 TARGETS = {"recall": 100.0, "user": 99.0, "path": 99.0, "objectRef": 97.0, "verb": 93.0, "requestURI": 85.0}
 
@@ -176,14 +177,21 @@ def _record(line: bytes, received: str) -> Record:
     if line.startswith(b'{"kind":"Event"'):
         event = _loads(line)
         return Record(event, _seconds(event["requestReceivedTimestamp"]), _names(event))
-    record = decode_record(line)
-    ns = record.received_ns or 0
-    rendered = EventFormat().render(
-        record.review, level="Request", received_ns=ns, now_ns=ns, cluster=record.cluster, changes=None
-    )
+    review, ns, cluster = _review(line)
+    rendered = EventFormat().render(review, level="Request", received_ns=ns, now_ns=ns, cluster=cluster, changes=None)
     event = _loads(rendered)
     at = ns / 1e9 if ns else (_seconds(received) if received else None)
-    return Record(event, at, _names(event) | {record.review.request.name} - {""})
+    return Record(event, at, _names(event) | {review.request.name} - {""})
+
+
+def _review(line: bytes) -> tuple[reviews.Review, int, str]:
+    """Return the review of a record, when it was received (0: not recorded) and of which cluster it is."""
+    try:
+        record = read(line)
+    except NotARecord:
+        return reviews.decode(line), 0, ""
+    assert isinstance(record, ReviewRecord)
+    return record.review(), record.received_ns, record.cluster
 
 
 def _loads(line: bytes) -> dict[str, Any]:

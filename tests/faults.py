@@ -12,6 +12,15 @@ import pathlib
 
 from function.journal.files import Files
 
+# Those that `ModelFiles` only counts; the others it knows more of.
+_COUNTED = frozenset(
+    name
+    for name in vars(Files)
+    if not name.startswith("_")
+    and name
+    not in {"make_directory", "make_directories", "create", "write", "datasync", "sync_directory", "truncate", "close"}
+)
+
 
 class ModelFiles(Files):
     """Counts every call; call number ``fail_at`` raises ``error`` (and every later one while ``sticky``).
@@ -60,7 +69,8 @@ class ModelFiles(Files):
             self._poisoned.add(fd)
             raise
         super().datasync(fd)
-        self._durable_bytes[self._names[fd]] = os.fstat(fd).st_size
+        if fd in self._names:
+            self._durable_bytes[self._names[fd]] = os.fstat(fd).st_size
 
     def sync_directory(self, path):
         self._called("sync_directory")
@@ -70,44 +80,28 @@ class ModelFiles(Files):
     def truncate(self, fd, size):
         self._called("truncate")
         super().truncate(fd, size)
-        name = self._names[fd]
-        self._durable_bytes[name] = min(self._durable_bytes[name], size)
-
-    def links(self, fd):
-        self._called("links")
-        return super().links(fd)
+        if fd in self._names:
+            name = self._names[fd]
+            self._durable_bytes[name] = min(self._durable_bytes[name], size)
 
     def close(self, fd):
-        self._called("close")
-        super().close(fd)
+        self._names.pop(fd, None)  # the number may be another file's next
+        try:
+            self._called("close")
+        finally:
+            super().close(fd)  # it is gone even when this fails
 
-    def lock(self, path, *, create=False):
-        self._called("lock")
-        return super().lock(path, create=create)
+    def __getattribute__(self, name):
+        """Every other call is counted, and can fail, too."""
+        found = super().__getattribute__(name)
+        if name not in _COUNTED:
+            return found
 
-    def touch(self, path, seconds=None):
-        self._called("touch")
-        super().touch(path, seconds)
+        def called(*arguments, **more):
+            self._called(name)
+            return found(*arguments, **more)
 
-    def remove(self, path):
-        self._called("remove")
-        super().remove(path)
-
-    def remove_directory(self, path):
-        self._called("remove_directory")
-        super().remove_directory(path)
-
-    def entries(self, path):
-        self._called("entries")
-        return super().entries(path)
-
-    def tail(self, path, size):
-        self._called("tail")
-        return super().tail(path, size)
-
-    def free_bytes(self, path):
-        self._called("free_bytes")
-        return super().free_bytes(path)
+        return called
 
     def crash(self, journal_dir: str) -> None:
         """Leave on disk what was made durable: names that were synced, bytes that were synced."""

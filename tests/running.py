@@ -207,20 +207,19 @@ def serve(env=None, *, command=SERVE, journal=None, scheme="http", wait=True, ho
         yield server
 
 
-def patched(**constants):
-    """Return the command that serves with other values for constants, such as ``protocol__HEADER_SECONDS=1``."""
-    code = (
-        "import sys, function.__main__ as main\nfrom function import endpoint, protocol, reloading, server, slowing\n"
-    )
-    code += "".join(f"{name.replace('__', '.')} = {value!r}\n" for name, value in constants.items())
-    return [sys.executable, "-c", code + "sys.exit(main.main(['serve']))"]
+def bounded(limits=None, **bounds):
+    """Return the command that serves with other bounds than the promised ones, such as ``header_seconds=1``.
+
+    ``limits`` are the system's for the process, such as ``{"NOFILE": (128, 200)}``.
+    """
+    return [sys.executable, str(ROOT / "tests" / "serve_bounded.py"), json.dumps(bounds), json.dumps(limits or {})]
 
 
-def functions_framework(env=None, **more):
+def functions_framework(env=None, *, source="handler.py", **more):
     """Start the function as functions-framework runs it."""
     framework = os.path.join(os.path.dirname(sys.executable), "functions-framework")
     port = free_port()
-    command = [sys.executable, framework, "--target=handle", "--source=handler.py", "--port", str(port)]
+    command = [sys.executable, framework, "--target=handle", f"--source={source}", "--port", str(port)]
     return serve({"PORT": str(port)} | (env or {}), command=command, **more)
 
 

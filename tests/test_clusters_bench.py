@@ -9,7 +9,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "bench"))
 
 from tokens import P_DIFFERENT, TOKEN, WRONG, report, sign_test
 
-from function.clusters import TOKEN as TOKEN_FORM
+from function.clusters.tokens import TOKEN as TOKEN_FORM
 
 
 def test_sign_test_of_known_numbers():

@@ -17,9 +17,10 @@ import trustme
 import yaml
 from running import ROOT, review
 
-from function import clusters, webhook
 from function.__main__ import main
-from function.webhook import Service, WebhookError
+from function.clusters import tokens as clusters
+from function.clusters import webhook
+from function.clusters.webhook import Service, WebhookError
 
 TOKEN = re.compile(r"[a-z0-9]{32}")
 URL = "https://audit.example.com"
@@ -61,7 +62,7 @@ def directory(tmp_path):
 def test_the_template_is_the_shipped_configuration():
     """One text in two places: the package must hold what it generates from."""
     shipped_text = (ROOT / "deploy" / "webhook.yaml").read_text(encoding="utf-8")
-    assert webhook.template() == shipped_text, "cp deploy/webhook.yaml function/webhook.yaml"
+    assert webhook.template() == shipped_text, "cp deploy/webhook.yaml function/clusters/webhook.yaml"
 
 
 def test_what_is_generated_is_what_is_shipped(tmp_path, directory):
@@ -312,7 +313,7 @@ def serving(pki, directory, **env):
     tls = {"AUDIT_TLS_CERT_FILE": str(pki / "tls.crt"), "AUDIT_TLS_KEY_FILE": str(pki / "tls.key")}
     if directory:
         tls["AUDIT_CLUSTERS_DIR"] = str(directory)
-    with running.serve(tls | env, scheme="https", command=running.patched(reloading__POLL_SECONDS=0.1)) as server:
+    with running.serve(tls | env, scheme="https", command=running.bounded(reload_seconds=0.1)) as server:
         yield server, ["--url", f"https://localhost:{server.port}", "--ca-file", str(pki / "ca.crt")]
 
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import JSON, review
 
-from function import clusters
-from function.clusters import ClustersError
+from function.clusters import tokens as clusters
+from function.clusters.tokens import ClustersError
 
 pytestmark = pytest.mark.xdist_group("clusters_endpoint")  # one server for the module, on one worker
 
@@ -45,7 +45,7 @@ def server(tmp_path_factory):
     directory = tmp_path_factory.mktemp("secret")
     mount(directory, "..1", {"prod": PROD + "\n", "staging": f"\n{STAGING}\n{NEXT}\n"})
     env = {"AUDIT_CLUSTERS_DIR": str(directory), "AUDIT_LOG_LEVEL": "debug"}
-    unslowed = running.patched(slowing__FREE_FAILURES=1_000_000)  # test_clusters_fairness.py slows
+    unslowed = running.bounded(free_failures=1_000_000)  # test_clusters_fairness.py slows
     with running.serve(env, command=unslowed) as running_server:
         yield running_server
 
@@ -145,9 +145,7 @@ def test_tokens_are_nowhere_but_in_the_secret(server):
 
 
 def test_a_new_secret_is_in_force_without_a_restart_and_a_bad_one_is_not(secret):
-    with running.serve(
-        {"AUDIT_CLUSTERS_DIR": str(secret)}, command=running.patched(reloading__POLL_SECONDS=0.1)
-    ) as server:
+    with running.serve({"AUDIT_CLUSTERS_DIR": str(secret)}, command=running.bounded(reload_seconds=0.1)) as server:
         connection = server.connect()
 
         def status(cluster, token):

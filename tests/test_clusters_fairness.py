@@ -11,19 +11,25 @@ import time
 
 import pytest
 import running
+from application import Application
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import JSON, large, raw_post, review
 
-from function import slowing
-from function.clusters import Clusters
-from function.endpoint import Endpoint
-from function.metrics import Metrics
-from function.slowing import Slowing
+from function.clusters.tokens import Clusters
+from function.serving import throttle
+from function.serving.bounds import Bounds
+from function.serving.throttle import Throttle
 
 OURS = "kube_audit_function_"
 TOKENS = {name: f"{name}token0123456789abcdefghijkl" for name in ("noisy", "quiet", "third")}
 SLOWED = f"{OURS}refusals_slowed_total"
+
+FREE_FAILURES, FAILURES_PER_SECOND = Bounds().free_failures, Bounds().failures_per_second
+
+
+def new_throttle():
+    return Throttle(free_failures=FREE_FAILURES, failures_per_second=FAILURES_PER_SECOND)
 
 
 def path(cluster, timeout="30s"):
@@ -44,10 +50,10 @@ def directory(tmp_path):
 
 
 @contextlib.contextmanager
-def hanging(directory, **constants):
+def hanging(directory, **bounds):
     """A server whose records go into a pipe that nobody reads: after 64 KB everything waits."""
     env = {"AUDIT_CLUSTERS_DIR": str(directory), "AUDIT_JOURNAL_DIR": "-"}
-    with running.serve(env, command=running.patched(**constants), hold_stdout=True) as server:
+    with running.serve(env, command=running.bounded(**bounds), hold_stdout=True) as server:
         assert server.post(review("fits"), path("third")).status == 200
         with server.socket() as raw:
             raw.sendall(raw_post(large(200_000, "blocks"), path("third")))
@@ -75,7 +81,7 @@ class Posts:
 
 def test_requests_in_flight_are_shared(directory):
     """A cluster has as many as are still free: 9 of 20 beside one that waits; the quiet one is not refused."""
-    with hanging(directory, endpoint__REQUESTS_IN_FLIGHT_MAX=20) as server:
+    with hanging(directory, requests_in_flight=20) as server:
         noisy = Posts(server, "noisy", [review(f"n{i}") for i in range(16)])
         running.wait_for(lambda: len(noisy.answers) == 6)
         assert {answer.status for answer in noisy.answers} == {503}
@@ -116,7 +122,7 @@ def test_bytes_that_wait_for_the_disk_are_shared(directory):
 
 def test_bodies_that_come_slowly_are_shared(directory):
     """Half of what all may hold is one cluster's at most, unless a single body is larger."""
-    command = running.patched(endpoint__BODIES_IN_FLIGHT_BYTES_MAX=8 << 20)
+    command = running.bounded(bodies_in_flight_bytes=8 << 20)
     body = large(4 << 20)
     with (
         running.serve({"AUDIT_CLUSTERS_DIR": str(directory)}, command=command) as server,
@@ -148,7 +154,7 @@ def test_large_bodies_of_clusters_take_turns():
             begun.append(cluster)
             gate.acquire()
 
-    async def post(endpoint, cluster):
+    async def post(application, cluster):
         body = large(1 << 20)
         scope = {"type": "http", "method": "POST", "path": path(cluster).partition("?")[0], "query_string": b""}
         scope["headers"] = [(b"content-type", b"application/json")]
@@ -160,15 +166,15 @@ def test_large_bodies_of_clusters_take_turns():
         async def send(message):
             sent.append(message)
 
-        await endpoint(scope, receive, send)
+        await application(scope, receive, send)
         assert sent[0]["status"] == 200
 
     async def run():
         known = Clusters({name: (hashlib.sha256(token.encode()).digest(),) for name, token in TOKENS.items()})
-        endpoint = Endpoint(Gated(), None, Metrics(), body_bytes_max=32 << 20, clusters=known)
+        application = Application(Gated(), clusters=known)
         async with asyncio.timeout(10), asyncio.TaskGroup() as posts:
             for cluster in ("noisy", "noisy", "noisy", "quiet", "third", "quiet"):
-                posts.create_task(post(endpoint, cluster))
+                posts.create_task(post(application, cluster))
             while sum(cluster.body_bytes for cluster in known.counted) < 6 << 20:  # noqa: ASYNC110 - what comes is counted only
                 await asyncio.sleep(0.001)
             gate.release(6)
@@ -202,7 +208,7 @@ def test_a_cluster_at_twenty_times_the_rate_of_the_others_costs_them_nothing(dir
 
 def test_a_cluster_that_is_refused_for_its_share_does_not_make_others_refused(directory):
     """24 callers in a closed loop where 8 reviews may be in flight, and a quiet cluster beside them."""
-    command = running.patched(endpoint__REQUESTS_IN_FLIGHT_MAX=8)
+    command = running.bounded(requests_in_flight=8)
     with running.serve({"AUDIT_CLUSTERS_DIR": str(directory)}, command=command) as server:
         stop = threading.Event()
 
@@ -229,7 +235,7 @@ def test_a_cluster_that_is_refused_for_its_share_does_not_make_others_refused(di
 
 
 def test_a_single_cluster_has_all_there_is():
-    with running.serve(command=running.patched(endpoint__REQUESTS_IN_FLIGHT_MAX=20), journal=None) as server:
+    with running.serve(command=running.bounded(requests_in_flight=20), journal=None) as server:
         assert not [name for name in server.metrics() if name.startswith(f"{OURS}cluster_")]
         posts = []
         threads = [threading.Thread(target=lambda: posts.append(server.post(review()).status)) for _ in range(20)]
@@ -240,7 +246,7 @@ def test_a_single_cluster_has_all_there_is():
         assert posts == [200] * 20
 
 
-# -- slowing ------------------------------------------------------------------------------------------------------
+# -- throttling ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
@@ -274,12 +280,12 @@ def test_a_client_that_keeps_failing_is_slowed_and_nobody_else(directory, method
             thread.join()
         assert sorted(times)[25] < 0.05
         assert set(failed) == {404}
-        assert len(failed) < slowing.FREE_FAILURES + slowing.FAILURES_PER_SECOND * elapsed + 2 * len(threads)
+        assert len(failed) < FREE_FAILURES + FAILURES_PER_SECOND * elapsed + 2 * len(threads)
         assert server.metrics()[of("tokens_refused_total", "quiet")] == len(failed)
 
 
 def test_a_slowed_client_sees_its_404_before_its_own_timeout(directory):
-    command = running.patched(slowing__FREE_FAILURES=0, slowing__FAILURES_PER_SECOND=0.1)
+    command = running.bounded(free_failures=0, failures_per_second=0.1)
     with running.serve({"AUDIT_CLUSTERS_DIR": str(directory)}, command=command) as server:
         started = time.monotonic()
         assert server.post(review(), f"/log-request/quiet/{'x' * 30}?timeout=1s").status == 404
@@ -288,8 +294,8 @@ def test_a_slowed_client_sees_its_404_before_its_own_timeout(directory):
 
 def test_no_more_refusals_wait_than_may(directory):
     """Those beyond are answered at once: holding connections is no way to use them up."""
-    constants = {"slowing__FREE_FAILURES": 0, "slowing__FAILURES_PER_SECOND": 0.1, "endpoint__REFUSALS_HELD_MAX": 2}
-    with running.serve({"AUDIT_CLUSTERS_DIR": str(directory)}, command=running.patched(**constants)) as server:
+    bounds = {"free_failures": 0, "failures_per_second": 0.1, "refusals_held": 2}
+    with running.serve({"AUDIT_CLUSTERS_DIR": str(directory)}, command=running.bounded(**bounds)) as server:
         wrong = raw_post(review(), f"/log-request/quiet/{'x' * 30}")
         with server.socket() as first, server.socket() as second:
             for raw in (first, second):
@@ -337,23 +343,23 @@ def test_counts_survive_a_rotation_and_end_with_the_cluster():
     assert {cluster.name: cluster.tokens_refused for cluster in after.counted} == {"a": 1, "": 1}
 
 
-def test_slowing_forgets_and_is_bounded():
-    slow = Slowing()
-    for _ in range(slowing.FREE_FAILURES):
+def test_throttling_forgets_and_is_bounded():
+    slow = new_throttle()
+    for _ in range(FREE_FAILURES):
         assert slow.delay("192.0.2.1", 0.0) == 0
-    assert slow.delay("192.0.2.1", 0.0) == pytest.approx(1 / slowing.FAILURES_PER_SECOND)
+    assert slow.delay("192.0.2.1", 0.0) == pytest.approx(1 / FAILURES_PER_SECOND)
     assert slow.delay("192.0.2.2", 0.0) == 0
     for _ in range(1000):
-        assert slow.delay("192.0.2.1", 0.0) <= slowing.DELAY_SECONDS_MAX
+        assert slow.delay("192.0.2.1", 0.0) <= throttle.DELAY_SECONDS_MAX
     assert slow.delay("192.0.2.1", 100.0) == 0
-    for i in range(slowing.CLIENTS_MAX + 100):
+    for i in range(throttle.CLIENTS_MAX + 100):
         slow.delay(f"10.1.{i >> 8}.{i & 255}", 100.0)
-    assert len(slow._paid_until) == slowing.CLIENTS_MAX
+    assert len(slow._paid_until) == throttle.CLIENTS_MAX
 
 
 def test_one_ipv6_client_is_its_64_bits():
-    slow = Slowing()
-    for i in range(slowing.FREE_FAILURES):
+    slow = new_throttle()
+    for i in range(FREE_FAILURES):
         assert slow.delay(f"2001:db8::{i:x}", 0.0) == 0
     assert slow.delay("2001:db8:0:0:ffff::1", 0.0) > 0
     assert slow.delay("2001:db8:0:1::1", 0.0) == slow.delay("::ffff:192.0.2.1", 0.0) == slow.delay("", 0.0) == 0
@@ -363,10 +369,10 @@ def test_one_ipv6_client_is_its_64_bits():
 @given(st.lists(st.floats(0, 0.3), min_size=1, max_size=200))
 def test_failures_are_answered_at_the_rate_and_none_waits_longer_than_a_second(gaps):
     """In any window since the first, for a client that waits for nothing, the most that are answered without delay."""
-    slow, now, at_once = Slowing(), 0.0, 0
+    slow, now, at_once = new_throttle(), 0.0, 0
     for gap in gaps:
         now += gap
         delay = slow.delay("192.0.2.1", now)
-        assert 0 <= delay <= slowing.DELAY_SECONDS_MAX
+        assert 0 <= delay <= throttle.DELAY_SECONDS_MAX
         at_once += delay == 0
-    assert at_once <= slowing.FREE_FAILURES + slowing.FAILURES_PER_SECOND * now + 1
+    assert at_once <= FREE_FAILURES + FAILURES_PER_SECOND * now + 1

@@ -18,13 +18,6 @@ FRAGMENTS = [
 ]  # fmt: skip
 
 
-FRAMEWORK = """
-import os, functions_framework._cli
-sys.argv = ["functions-framework", "--target=handle", "--source=handler.py", "--port", os.environ["PORT"]]
-functions_framework._cli._cli()
-"""
-
-
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     secret = tmp_path_factory.mktemp("secret")
@@ -35,10 +28,11 @@ def directory(tmp_path_factory):
 @pytest.fixture(scope="module", params=["serve", "functions-framework"])
 def server(directory, request):
     env = {"AUDIT_CLUSTERS_DIR": str(directory), "AUDIT_LOG_LEVEL": "debug"}
-    command = running.patched(slowing__FREE_FAILURES=1_000_000)
-    if request.param == "functions-framework":
-        command[2] = command[2].rpartition("sys.exit")[0] + FRAMEWORK
-    with running.serve(env, command=command) as running_server:
+    if request.param == "serve":
+        host = running.serve(env, command=running.bounded(free_failures=1_000_000))
+    else:
+        host = running.functions_framework(env, source="tests/handler_unthrottled.py")
+    with host as running_server:
         assert running_server.post(review("first"), RIGHT).status == 200
         yield running_server
 

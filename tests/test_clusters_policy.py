@@ -23,7 +23,7 @@ OF_SECRETS = {
 }
 RELOADED = 'kube_audit_function_config_last_reload_successful{config="clusters_%s"}'
 NUMBERS = itertools.count()
-FAST = running.patched(reloading__POLL_SECONDS=0.1)
+FAST = running.bounded(reload_seconds=0.1)
 
 
 @pytest.fixture

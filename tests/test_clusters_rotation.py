@@ -61,7 +61,7 @@ def test_rotation_under_load_loses_nothing(tmp_path, callers):
     operator.apply_secret()
     operator.apply_webhook()
     env = {"AUDIT_CLUSTERS_DIR": str(operator.mounted), "AUDIT_LOG_LEVEL": "debug"}
-    with running.serve(env, command=running.patched(reloading__POLL_SECONDS=0.1)) as server:
+    with running.serve(env, command=running.bounded(reload_seconds=0.1)) as server:
 
         def status(path):
             return server.request("POST", path, review("probe"), JSON).status

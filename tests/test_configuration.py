@@ -10,7 +10,7 @@ from running import JSON, ROOT, review
 OMITTED = 'kube_audit_function_reviews_omitted_total{reason="policy"}'
 DEGRADED = 'kube_audit_function_degraded_records_total{reason="%s"}'
 RELOADED = 'kube_audit_function_config_last_reload_successful{config="%s"}'
-FAST = running.patched(reloading__POLL_SECONDS=0.1)
+FAST = running.bounded(reload_seconds=0.1)
 # What the recorded workload put into Secrets and tokens (tests/data/README.md).
 SECRETS = (b"hunter2", b"s3cr3t-applied", b"aHVudGVyMg")
 

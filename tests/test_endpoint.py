@@ -8,11 +8,12 @@ import time
 
 import pytest
 import running
+from application import Application
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import JSON, large, nested, raw_post, read_answer, review
 
-from function import endpoint
+from function.serving import endpoint
 
 pytestmark = pytest.mark.xdist_group("endpoint")  # one server for the module, on one worker
 
@@ -275,7 +276,7 @@ def test_a_slow_body_ends_with_503_before_the_deadline(server):
 
 @pytest.fixture(scope="module")
 def impatient():
-    command = running.patched(protocol__HEADER_SECONDS=0.3, protocol__FINISH_SECONDS=1, protocol__CONNECTIONS_MAX=20)
+    command = running.bounded(header_seconds=0.3, finish_seconds=1, connections=20)
     with running.serve(command=command) as running_server:
         yield running_server
 
@@ -303,7 +304,7 @@ def test_slow_headers_behind_an_answered_request_are_cut_off(impatient):
 
 def test_who_asks_for_nothing_more_is_let_go():
     """After the keep-alive, and not counted as cut; not while a review is being answered."""
-    command = running.patched(protocol__KEEP_ALIVE_SECONDS=1, protocol__SWEEP_SECONDS=0.1)
+    command = running.bounded(keep_alive_seconds=1, sweep_seconds=0.1)
     with running.serve(command=command) as server, server.socket() as raw, raw.makefile("rb") as file:
         for uid in ("parsed", "known"):
             raw.sendall(raw_post(review(uid)))
@@ -347,8 +348,7 @@ def test_too_many_connections_cost_an_idle_one(impatient):
 
 def test_scarce_descriptors_are_left_for_probes_and_the_journal():
     """As many connections as there may be are open, and more come."""
-    command = running.patched()
-    command[2] = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (128, 200))\n" + command[2]
+    command = running.bounded({"NOFILE": (128, 200)})
     with running.serve(command=command) as server, contextlib.ExitStack() as stack:
         for _ in range(300):
             stack.enter_context(server.socket())
@@ -398,13 +398,13 @@ def test_the_timeout_is_read_as_go_writes_it(query, seconds):
     ],
 )
 def test_the_budget_is_clamped_and_leaves_a_margin(query, seconds):
-    unopened = endpoint.Endpoint(None, None, None, body_bytes_max=1)
+    unopened = Application().endpoint
     assert unopened._budget(query) == pytest.approx(seconds)
     assert unopened._budget(query) == pytest.approx(seconds)
 
 
 def test_remembered_budgets_are_bounded():
-    unopened = endpoint.Endpoint(None, None, None, body_bytes_max=1)
+    unopened = Application().endpoint
     for i in range(5000):
         unopened._budget(b"timeout=%dms" % i)
     assert len(unopened._budgets) <= 256

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from function import review as reviews
-from function.rendering.event import EVENT_BYTES_MAX, PREFIX, EventFormat
+from function.record.event_format import EVENT_BYTES_MAX, PREFIX, EventFormat
 
 HERE = pathlib.Path(__file__).resolve().parent
 GOLDEN = HERE / "golden" / "event.ndjson"
@@ -413,9 +413,21 @@ def test_every_recorded_review_is_one_event(review_bodies):
 
 
 def test_every_annotation_is_documented():
-    source = (HERE.parent / "function" / "rendering" / "event.py").read_text()
-    names = set(re.findall(r'PREFIX \+ "([a-z0-9-]+)"', source))
-    assert {"operation", "old-object", "omitted"} <= names
+    """Whatever a review brings: all that are ours were seen, and each is in the documents."""
+    large = {"object": {"x": 1}, "oldObject": {"data": "x" * EVENT_BYTES_MAX}}
+    degraded = review()
+    degraded.degraded = reviews.Degraded("too_large", 9, "00")
+    events = [
+        *map(json.loads, GOLDEN.read_bytes().splitlines()),
+        render(review("UPDATE", **large), cluster="c", changes=b"[]"),
+        render(review(dryRun=True)),
+        render(degraded),
+    ]
+    names = {name.removeprefix(PREFIX) for event in events for name in event["annotations"] if PREFIX in name}
+    assert names == {
+        "changes", "cluster", "collection-item", "degraded", "degraded-bytes", "degraded-sha256", "dry-run",
+        "generated-name", "inferred", "no-op", "old-object", "omitted", "operation",
+    }  # fmt: skip
     documented = (HERE.parent / "docs" / "events.md").read_text()
     assert [name for name in sorted(names) if f"`…/{name}`" not in documented] == []
 

@@ -65,7 +65,7 @@ def test_a_torn_record_is_told_and_missed(capsys):
         [whole, body("CREATE", 5.01, name="y")[:-9]], [request("create", 1), request("create", 5, name="y")]
     )
     assert comparison.equality()["recall"] == (1, 2)
-    assert capsys.readouterr().err.startswith("line 2 of the records: not JSON")
+    assert capsys.readouterr().err.startswith("line 2 of the records: the body is not JSON")
 
 
 def test_a_lost_record_is_a_miss(bundled):

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from function import review as reviews
-from function.rendering.event import PREFIX, EventFormat
-from function.rendering.record import NotARecord, decode_record
-from function.rendering.review import ReviewFormat
+from function.record.event_format import PREFIX, EventFormat
+from function.record.reading import NotARecord, ReviewRecord, read
+from function.record.review_format import ReviewFormat
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NS = 1_795_521_832_395_011_123
@@ -101,7 +101,7 @@ def test_memory_stays_the_same_however_long_the_segment_is(review_bodies, tmp_pa
         with segment.open("wb") as out:
             for _ in range(times):
                 out.write(one)
-        code = "import resource,sys;from function.rendering.offline import main;main(sys.argv[1:]);print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,file=sys.stderr)"  # noqa: E501
+        code = "import resource,sys;from function.commands.render import main;main(sys.argv[1:]);print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,file=sys.stderr)"  # noqa: E501
         command = [sys.executable, "-c", code, str(segment)]
         result = subprocess.run(
             command, capture_output=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True, cwd=ROOT
@@ -158,9 +158,9 @@ def test_timestamps_of_records(review_bodies, stamp, ns):
     line = review_bodies[0].strip()[:-1] + b',"requestReceivedTimestamp":"' + stamp.encode() + b'"}'
     if ns is None:
         with pytest.raises(NotARecord):
-            decode_record(line)
+            read(line)
     else:
-        assert decode_record(line).received_ns == ns
+        assert read(line).received_ns == ns
 
 
 @given(start=st.integers(0, 400), junk=st.binary(max_size=30))
@@ -170,11 +170,16 @@ def test_any_line_is_a_record_or_is_not(start, junk):
     whole = LINE
     line = whole[: start * 4] + junk + whole[start * 4 + len(junk) :]
     try:
-        decoded = decode_record(line)
+        decoded = read(line)
     except NotARecord:
         return
-    rendered = ReviewFormat().render(decoded.review, level="", received_ns=0, now_ns=0, cluster="", changes=None)
-    assert decode_record(rendered).review.request.uid == decoded.review.request.uid
+    if isinstance(decoded, ReviewRecord):
+        try:
+            review = decoded.review()
+        except NotARecord:
+            return
+        rendered = ReviewFormat().render(review, level="", received_ns=0, now_ns=0, cluster="", changes=None)
+        assert read(rendered).uid == decoded.uid
 
 
 LINE = record(

@@ -13,12 +13,12 @@ import running
 import yaml
 from backends import Elasticsearch, HttpBackend, review_line, running_backend, settings_for, write_journal
 
-from function.forwarding import record
 from function.forwarding.sinks.elasticsearch import index_template
-from function.rendering.event import EventFormat
-from function.rendering.review import ReviewFormat
+from function.record import reading as record
+from function.record.event_format import EventFormat
+from function.record.review_format import ReviewFormat
 from function.review import decode
-from function.settings import SETTINGS, load
+from function.startup import every_setting, load
 
 EXAMPLES = running.ROOT / "examples"
 FORWARD = [running.sys.executable, "-m", "function", "forward"]
@@ -36,7 +36,7 @@ def test_the_settings_of_each_example_are_usable(path, tmp_path):
         if name.endswith("_FILE"):
             (tmp_path / name).write_text("x")
             environ[name] = str(tmp_path / name)
-    assert environ.keys() <= {setting.name for setting in SETTINGS}
+    assert environ.keys() <= {setting.name for setting in every_setting()}
     assert load(environ).forwarding.to
 
 
@@ -204,7 +204,7 @@ def test_opensearch_takes_every_recorded_review_once(record_format, tmp_path, re
     print(f"{record_format}: without the template {rejected} of {len(lines)} clash")
     if rejected:
         entries = (tmp_path / "rejected" / "by-elasticsearch.ndjson").read_bytes().splitlines()
-        assert {json.loads(entry)["id"] for entry in entries} <= {record.decode(line).id for line in lines}
+        assert {json.loads(entry)["id"] for entry in entries} <= {record.read(line).id for line in lines}
         assert len(entries) == rejected
 
 

@@ -1,6 +1,7 @@
 """The loop from journal to sink, in this process: retries, order, rejected records, leases, adoption, retention."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -24,15 +25,17 @@ from backends import (
 from faults import Counted
 from logging_service import LoggingService
 
-from function.forwarding import lease, worker
+from function.forwarding import worker
 from function.forwarding.forwarder import Forwarder
-from function.forwarding.lease import STALE_SECONDS, Lease
+from function.forwarding.lease import Lease
 from function.forwarding.rejected import RejectedFile
-from function.forwarding.sink import DELIVERED, Bounds, Payload, Refused, Rejected, Retry, TooLarge
-from function.forwarding.sinks import make
+from function.forwarding.sink import DELIVERED, BatchBounds, Payload, Refused, Rejected, Retry, TooLarge
+from function.forwarding.sinks import make_sinks
+from function.forwarding.worker import Pace
 from function.journal import Limits, Retention, checkpoints
-from function.journal.segments import LOCK
-from function.settings import load
+from function.journal.files import Files
+from function.journal.segments import LOCK, STALE_SECONDS
+from function.startup import load
 
 KINDS = {
     "audit-webhook": AuditWebhook,
@@ -42,12 +45,7 @@ KINDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(worker, "BACKOFF_SECONDS_MIN", 0.001)
-    monkeypatch.setattr(worker, "BACKOFF_SECONDS_MAX", 0.02)
-    monkeypatch.setattr(worker, "DRAIN_BACKOFF_SECONDS_MAX", 0.02)
-    monkeypatch.setattr(worker, "POLL_SECONDS", 0.01)
+QUICK = Pace(poll=0.01, backoff_min=0.001, backoff_max=0.02, drain_backoff_max=0.02)
 
 
 class Script:
@@ -56,7 +54,7 @@ class Script:
     name = "script"
 
     def __init__(self, answer=None, *, records=10, size=1 << 20, record_bytes_max=1 << 20):
-        self.bounds = Bounds(records, size)
+        self.bounds = BatchBounds(records, size, record_bytes_max)
         self.answer = answer or (lambda batch: [DELIVERED] * len(batch))
         self.record_bytes_max = record_bytes_max
         self.batches = []
@@ -80,8 +78,8 @@ class Script:
 
 
 @contextlib.contextmanager
-def forwarding(journal, *sinks, host=None, everything=False, batch_seconds=0.0):
-    forwarder = Forwarder(str(journal), sinks, batch_seconds=batch_seconds, everything=everything, host=host)
+def forwarding(journal, *sinks, batch_seconds=0.0, **more):
+    forwarder = Forwarder(str(journal), sinks, batch_seconds=batch_seconds, pace=QUICK, **more)
     forwarder.start()
     try:
         yield forwarder
@@ -114,7 +112,7 @@ def test_every_record_arrives_in_order_from_a_sink_that_fails_often(name, tmp_pa
     with running_backend(KINDS[name], rate=0.33) as backend:
         more = {"AUDIT_GOOGLE_CLOUD_LOGGING_BATCH_RECORDS_MAX": "40", "AUDIT_ELASTICSEARCH_BATCH_RECORDS_MAX": "40"}
         more |= {"AUDIT_WEBHOOK_BATCH_RECORDS_MAX": "40", "AUDIT_CLOUDEVENTS_BATCH_RECORDS_MAX": "40"}
-        sink = make(name, load(settings_for(name, backend, tmp_path, **more)).forwarding)
+        (sink,) = make_sinks(load(settings_for(name, backend, tmp_path, **more)).forwarding)
         with forwarding(tmp_path, sink) as forwarder:
             settle(forwarder, 30)
             told = forwarder.status()[name]
@@ -276,13 +274,14 @@ def test_partial_failures_are_retried_alone(tmp_path):
 
 
 def test_backoff_grows_and_has_full_jitter():
-    backoff = worker._Backoff()
-    waits = [worker._Backoff().next(30) for _ in range(200)]
-    assert 0 <= min(waits) < 0.3 * worker.BACKOFF_SECONDS_MIN
-    assert 0.7 * worker.BACKOFF_SECONDS_MIN < max(waits) <= worker.BACKOFF_SECONDS_MIN
+    pace = Pace()
+    backoff = worker._Backoff(pace)
+    waits = [worker._Backoff(pace).next(30) for _ in range(200)]
+    assert 0 <= min(waits) < 0.3 * pace.backoff_min
+    assert 0.7 * pace.backoff_min < max(waits) <= pace.backoff_min
     for _ in range(20):
         backoff.next(30)
-    assert max(backoff.next(30) for _ in range(200)) > 0.7 * worker.BACKOFF_SECONDS_MAX
+    assert max(backoff.next(30) for _ in range(200)) > 0.7 * pace.backoff_max
 
 
 # -- checkpoints, restarts ------------------------------------------------------------------------------------------
@@ -301,17 +300,19 @@ def test_a_restart_goes_on_behind_what_was_confirmed(tmp_path):
     assert second.numbers() == list(range(30, 35))
 
 
-def test_a_checkpoint_that_cannot_be_written_costs_duplicates_only(tmp_path, monkeypatch):
+class Full(Files):
+    """A volume on which no checkpoint but the first fits."""
+
+    def open_to_replace(self, path):
+        if os.path.exists(path.removesuffix(".tmp")):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().open_to_replace(path)
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_duplicates_only(tmp_path):
     write_journal(tmp_path, reviews(30), close=False)
-    write = checkpoints.write
-    monkeypatch.setattr(
-        checkpoints,
-        "write",
-        lambda path, p: write(path, p) if not p.lines else (_ for _ in ()).throw(OSError(28, "full")),
-    )
-    with forwarding(tmp_path, Script()) as forwarder:
+    with forwarding(tmp_path, Script(), files=Full()) as forwarder:
         settle(forwarder)
-    monkeypatch.undo()
     again = Script()
     with forwarding(tmp_path, again) as forwarder:
         settle(forwarder)
@@ -419,11 +420,16 @@ def test_a_lease_that_another_took_is_noticed(tmp_path):
     assert not mine.renew()
 
 
-def test_without_locks_the_heartbeat_decides(tmp_path, monkeypatch):
+class Lockless(Files):
+    """A file system that has no locks."""
+
+    def try_lock(self, fd):
+        return None
+
+
+def test_without_locks_the_heartbeat_decides(tmp_path):
     """As on an NFS mount that has none."""
-    monkeypatch.setattr(lease, "_lock", lambda _: None)
-    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.01)
-    first, second = Lease(str(tmp_path)), Lease(str(tmp_path))
+    first, second = (Lease(str(tmp_path), Lockless(), settle_seconds=0.01) for _ in range(2))
     assert first.take()
     assert not second.take()
     age(tmp_path / "lease", STALE_SECONDS + 5)
@@ -435,10 +441,8 @@ def test_without_locks_the_heartbeat_decides(tmp_path, monkeypatch):
     assert time.time() - (tmp_path / "lease").stat().st_mtime < 10
 
 
-def test_of_two_who_take_a_lease_at_the_same_moment_one_has_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(lease, "_lock", lambda _: None)
-    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.1)
-    leases = [Lease(str(tmp_path)) for _ in range(5)]
+def test_of_two_who_take_a_lease_at_the_same_moment_one_has_it(tmp_path):
+    leases = [Lease(str(tmp_path), Lockless(), settle_seconds=0.1) for _ in range(5)]
     barrier = threading.Barrier(5)
     taken = []
 
@@ -487,7 +491,7 @@ def test_dead_writers_directories_are_adopted_and_living_ones_left_to_their_own(
             forwarder._seen[name] -= STALE_SECONDS
         running.wait_for(lambda: forwarder.tick() or len(sink.numbers()) == 15)
     for directory in (dead, gone, living):
-        assert checkpoints.states(str(tmp_path))[os.path.basename(directory)]["script"].lines == 5
+        assert checkpoints.states(Files(), str(tmp_path))[os.path.basename(directory)]["script"].lines == 5
 
 
 def test_what_was_kept_about_a_directory_goes_with_it(tmp_path):
@@ -557,10 +561,10 @@ def test_retention_by_age_never_takes_what_is_unconfirmed(tmp_path):
     with forwarding(tmp_path, Script()) as forwarder:
         settle(forwarder)
     state = checkpoints.state_directory(str(tmp_path), directory)
-    position = checkpoints.read(f"{state}/script.json")
-    checkpoints.write(f"{state}/script.json", position._replace(offset=position.offset - 1, lines=9))
+    position = checkpoints.read(Files(), f"{state}/script.json")
+    checkpoints.write(Files(), f"{state}/script.json", position._replace(offset=position.offset - 1, lines=9))
     assert sweep(tmp_path, age_max=100, sinks=["script"]).segments_removed == 0
-    checkpoints.write(f"{state}/script.json", position)
+    checkpoints.write(Files(), f"{state}/script.json", position)
     counted = sweep(tmp_path, age_max=100, sinks=["script"])
     assert (counted.segments_removed, counted.losses) == (1, {})
 
@@ -570,7 +574,7 @@ def test_lost_records_are_those_behind_the_checkpoint(tmp_path):
     state = checkpoints.state_directory(str(tmp_path), directory)
     os.makedirs(state)
     offset = sum(map(len, reviews(4)))
-    checkpoints.write(f"{state}/script.json", checkpoints.Position(1, offset, 4, 0))
+    checkpoints.write(Files(), f"{state}/script.json", checkpoints.Position(1, offset, 4, 0))
     assert sweep(tmp_path, bytes_max=1).losses == {"retention": 6}
 
 

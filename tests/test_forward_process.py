@@ -240,7 +240,7 @@ def test_check_says_what_became_of_a_test_record(tmp_path):
         assert out.startswith("elasticsearch: delivered in ")
         code, out, _ = running.run([*FORWARD, "--check"], environ | {"AUDIT_FORWARD_TO": "elasticsearch,cloudevents"})
         assert code == 1
-        assert out.splitlines()[1] == "cloudevents: not taken now: HTTP 403"
+        assert out.splitlines()[1] == "cloudevents: not delivered, would be retried: HTTP 403"
         assert os.listdir(tmp_path) == []
 
 
@@ -280,7 +280,7 @@ def test_hosts_without_a_forwarder_refuse_to_pretend(host):
 def test_only_the_sinks_that_are_asked_for_are_imported(tmp_path):
     """Google's client takes half a second and 55 MB."""
     code = (
-        "import sys; from function.forward import main\n"
+        "import sys; from function.commands.forward import main\n"
         "assert main(['--once']) == 0\n"
         "print(sorted({'google.auth', 'google.cloud.logging_v2', 'grpc', 'cloudevents'} & set(sys.modules)))"
     )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -11,10 +12,10 @@ import time
 
 import pytest
 import running
+from application import Application
 from running import JSON, raw_post, read_answer, review
 
 import function
-from function.endpoint import Endpoint
 from function.metrics import Metrics
 
 # -- serve --------------------------------------------------------------------------------------------------------
@@ -146,7 +147,7 @@ def test_a_reader_of_stdout_that_is_gone_is_a_failed_store():
 def test_the_process_that_answers_imports_no_cloud_client():
     code = (
         "import sys; before = set(sys.modules)\n"
-        "import function.__main__, function.server, function.service, function.settings_table\n"
+        "import function.__main__, function.serving.server, function.startup, function.commands.settings\n"
         "bad = {'google', 'grpc', 'cloudevents', 'requests', 'flask', 'functions_framework', 'urllib3', 'aiohttp'}\n"
         "print(sorted(bad & {name.split('.')[0] for name in set(sys.modules) - before}))"
     )
@@ -156,30 +157,30 @@ def test_the_process_that_answers_imports_no_cloud_client():
 def test_a_start_without_files_imports_nothing_that_only_files_and_mistakes_need(tmp_path):
     code = (
         "import asyncio, sys\n"
-        "import function.__main__, function.logs, function.server\n"
-        "from function.service import Service, settings_or_exit\n"
+        "import function.__main__, function.logs, function.startup, function.serving.server\n"
+        "from function.startup import service_or_exit\n"
         f"environ = {{'AUDIT_JOURNAL_DIR': {str(tmp_path)!r}, 'AUDIT_METRICS_PORT': '0'}}\n"
-        "service = Service(settings_or_exit(environ))\n"
+        "service = service_or_exit(environ, forwards=True)\n"
         "async def opened(): service.open(); await service.close()\n"
         "asyncio.run(opened())\n"
-        "print(sorted({'yaml', 'difflib', 'function.forwarding'} & set(sys.modules)))"
+        "print(sorted({'yaml', 'difflib', 'function.forwarding.http', 'function.record.reading'} & set(sys.modules)))"
     )
     assert running.run([sys.executable, "-c", code])[1].strip() == "[]"
 
 
 def test_the_collector_that_the_start_does_without_runs_once_it_serves(tmp_path):
     code = (
-        "import gc, function.server\n"
+        "import gc, function.serving.server\n"
         "from function.__main__ import main\n"
         "async def first_tick(self, counter): print(gc.isenabled(), gc.get_freeze_count() > 0); return True\n"
-        "function.server.Server.on_tick = first_tick\n"
+        "function.serving.server.Server.on_tick = first_tick\n"
         "main(['serve'])"
     )
     environ = {"AUDIT_JOURNAL_DIR": str(tmp_path), "AUDIT_METRICS_PORT": "0", "PORT": str(running.free_port())}
     assert running.run([sys.executable, "-c", code], environ)[1].strip() == "True True"
 
 
-@pytest.mark.parametrize("module", ["function.server", "handler"])
+@pytest.mark.parametrize("module", ["function.serving.server", "handler"])
 def test_importing_starts_nothing(module, tmp_path):
     """No thread, no file, no socket; functions-framework forks after importing."""
     code = (
@@ -341,13 +342,11 @@ class _Failing:
 
 @pytest.mark.parametrize("body", [review("boom"), running.large(2 << 20, "boom")])
 def test_our_own_mistake_is_a_500_and_a_log_line_without_path_or_content(caplog, monkeypatch, body):
-    monkeypatch.setattr("function.endpoint.log.propagate", True)
-    monkeypatch.setattr("function.endpoint.log.parent.propagate", True)
+    monkeypatch.setattr(logging.getLogger("audit"), "propagate", True)
     metrics = Metrics()
 
     async def main():
-        endpoint = Endpoint(_Failing(), None, metrics, body_bytes_max=32 << 20)
-        return await call(endpoint, body, path="/")
+        return await call(Application(_Failing(), metrics=metrics), body, path="/")
 
     status, answer = asyncio.run(main())
     assert status == 500
@@ -372,9 +371,9 @@ def test_other_protocols_are_completed_or_refused():
     async def send(message):
         sent.append(message["type"])
 
-    endpoint = Endpoint(None, None, Metrics(), body_bytes_max=1)
-    asyncio.run(endpoint({"type": "lifespan"}, receive, send))
-    asyncio.run(endpoint({"type": "websocket"}, receive, send))
+    application = Application()
+    asyncio.run(application({"type": "lifespan"}, receive, send))
+    asyncio.run(application({"type": "websocket"}, receive, send))
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete", "websocket.close"]
 
 
@@ -387,11 +386,11 @@ def test_large_bodies_in_flight_are_bounded():
             release.wait(10)
 
     async def main():
-        endpoint = Endpoint(Slow(), None, Metrics(), body_bytes_max=64 << 20)
+        application = Application(Slow(), body_bytes_max=64 << 20)
         body = running.large(30 << 20)
-        calls = [asyncio.ensure_future(call(endpoint, body, path="/")) for _ in range(5)]
+        calls = [asyncio.ensure_future(call(application, body, path="/")) for _ in range(5)]
         await asyncio.sleep(0.2)
-        assert endpoint._body_bytes_in_flight == 5 * len(body)
+        assert application.intake.held.bytes == 5 * len(body)
 
         parts = iter([(body[: 20 << 20], True), (body[20 << 20 :], False)])
         sent = []
@@ -403,10 +402,10 @@ def test_large_bodies_in_flight_are_bounded():
         async def send(message):
             sent.append(message)
 
-        await endpoint(scope(), receive, send)
+        await application(scope(), receive, send)
         release.set()
         assert [status for status, _ in await asyncio.gather(*calls)] == [200] * 5
-        assert endpoint._body_bytes_in_flight == 0
+        assert application.intake.held.bytes == 0
         return sent[0]["status"]
 
     assert asyncio.run(main()) == 503

@@ -9,7 +9,7 @@ import time
 import pytest
 from faults import Counted, ModelFiles, whole_lines
 
-from function.journal import DeadlinePassed, Journal, Limits, Overloaded, StorageFailed, Writer, group_commit
+from function.journal import DeadlinePassed, Entry, Journal, Limits, Overloaded, StorageFailed, Writer
 from function.journal.files import Files
 
 
@@ -26,10 +26,29 @@ class HangingFiles(Files):
         super().datasync(fd)
 
 
-def journal_on(path, files=None, **options):
-    limits = Limits(1 << 20, 0, 0, 0)
-    writer = Writer(str(path), host="h", limits=limits, every_second=False, observer=Counted(), files=files)
+def journal_on(path, files=None, *, every_second=False, segment_bytes_max=1 << 20, **options):
+    limits = Limits(segment_bytes_max, 0, 0, 0)
+    writer = Writer(str(path), host="h", limits=limits, every_second=every_second, observer=Counted(), files=files)
     return Journal(writer, **options)
+
+
+class Awaited(Entry):
+    """A line that a test waits for."""
+
+    def __init__(self, line, deadline, stored):
+        super().__init__(line, deadline)
+        self.stored = stored
+
+    def done(self, error):
+        if not self.stored.done():
+            self.stored.set_result(None) if error is None else self.stored.set_exception(error)
+
+
+def append(journal, line, deadline):
+    """Return a future that is done when the line is stored."""
+    stored = asyncio.get_running_loop().create_future()
+    journal.submit(Awaited(line, deadline, stored))
+    return stored
 
 
 def soon(seconds=5.0):
@@ -48,7 +67,7 @@ def test_records_that_wait_together_share_one_fdatasync(tmp_path):
         files, groups = ModelFiles(), []
         journal = journal_on(tmp_path, files, group_stored=groups.append)
         lines = [b"%d\n" % n for n in range(100)]
-        await asyncio.gather(*(journal.append(line, soon()) for line in lines))
+        await asyncio.gather(*(append(journal, line, soon()) for line in lines))
         assert groups == [100]
         assert files.calls.count("datasync") == 1
         assert whole_lines(tmp_path) == lines
@@ -64,10 +83,10 @@ def test_what_comes_while_the_disk_is_busy_is_one_group(tmp_path):
     async def scenario():
         files, groups = HangingFiles(), []
         journal = journal_on(tmp_path, files, group_stored=groups.append)
-        stored = [journal.append(b"1\n", soon())]
+        stored = [append(journal, b"1\n", soon())]
         await asyncio.to_thread(files.hanging.wait, 5)
         for n in range(2, 5):
-            stored.append(journal.append(b"%d\n" % n, soon()))
+            stored.append(append(journal, b"%d\n" % n, soon()))
             await asyncio.sleep(0.005)
         files.released.set()
         await asyncio.gather(*stored)
@@ -77,32 +96,73 @@ def test_what_comes_while_the_disk_is_busy_is_one_group(tmp_path):
     asyncio.run(scenario())
 
 
-def test_a_mistake_of_the_writer_fails_its_group_only(tmp_path, caplog):
-    """Who waits gets no answer before the deadline, what comes later is stored."""
+class Mistaken(ModelFiles):
+    """Call number ``fail_at`` meets a mistake of our own, not of the operating system."""
 
-    async def scenario():
-        journal = journal_on(tmp_path)
-        store, journal._store.store = journal._store.store, None  # not callable
-        with pytest.raises(DeadlinePassed):
-            await journal.append(b"1\n", soon(0.1))
-        journal._store.store = store
-        await journal.append(b"2\n", soon())
-        assert whole_lines(tmp_path) == [b"2\n"]
-        finish(journal)
+    def _called(self, operation):
+        self.calls.append(operation)
+        if len(self.calls) in self._fail_at:
+            raise ZeroDivisionError(operation)
 
-    asyncio.run(scenario())
+
+@pytest.mark.parametrize("every_second", [False, True], ids=["always", "everysec"])
+def test_a_mistake_at_every_step_of_the_writer(tmp_path, caplog, every_second):
+    """Who waits is answered at once, not at the deadline; what comes later is stored; what was confirmed is there."""
+
+    async def run(path, files):
+        failures = []
+        journal = journal_on(path, files, every_second=every_second, segment_bytes_max=30, failed=failures.append)
+        confirmed, refused = [], 0
+        for number in range(8):
+            line = b'{"n":%d}\n' % number
+            stored = append(journal, line, soon(20))
+            await asyncio.wait_for(asyncio.wait([stored]), 2)
+            if stored.exception() is None:
+                confirmed.append(line)
+            else:
+                assert isinstance(stored.exception(), StorageFailed)
+                refused += 1
+        journal.stop()
+        await asyncio.to_thread(journal.join, 10)
+        assert journal.pending_bytes == 0
+        return confirmed, refused, failures
+
+    whole = Mistaken()
+    assert asyncio.run(run(tmp_path / "whole", whole))[1:] == (0, [])
+    for at in range(1, len(whole.calls) + 1):
+        path = tmp_path / f"at-{at}"
+        files = Mistaken(at)
+        confirmed, refused, failures = asyncio.run(run(path, files))
+        assert refused <= 1, (at, whole.calls[at - 1])
+        assert set(failures) <= {"internal"}
+        assert set(confirmed) <= set(whole_lines(path)), (at, whole.calls[at - 1])
     assert "an error of its own" in caplog.text
 
 
-def test_a_group_is_bounded(tmp_path, monkeypatch):
+def test_a_failed_group_is_no_observation(tmp_path):
+    """Nothing was stored together: a group of no records would pull the histogram down."""
+
+    async def scenario():
+        files, groups = ModelFiles(), []
+        journal = journal_on(tmp_path, files, group_stored=groups.append)
+        await append(journal, b"1\n", soon())
+        files._fail_at = range(len(files.calls) + 1, 10_000)
+        with pytest.raises(StorageFailed):
+            await append(journal, b"2\n", soon())
+        assert groups == [1]
+        finish(journal)
+
+    asyncio.run(scenario())
+
+
+def test_a_group_is_bounded(tmp_path):
     """Much that waits becomes several writes, a larger record has its own."""
-    monkeypatch.setattr(group_commit, "GROUP_BYTES_MAX", 50)
 
     async def scenario():
         groups = []
-        journal = journal_on(tmp_path, group_stored=groups.append)
+        journal = journal_on(tmp_path, group_stored=groups.append, group_bytes_max=50)
         sizes = [20, 20, 20, 90, 20]
-        await asyncio.gather(*(journal.append(b"x" * (n - 1) + b"\n", soon()) for n in sizes))
+        await asyncio.gather(*(append(journal, b"x" * (n - 1) + b"\n", soon()) for n in sizes))
         assert groups == [2, 1, 1, 1]
         finish(journal)
 
@@ -115,10 +175,10 @@ def test_a_hanging_disk_lets_deadlines_pass_and_nothing_else(tmp_path):
     async def scenario():
         files = HangingFiles()
         journal = journal_on(tmp_path, files)
-        first = journal.append(b'{"n":1}\n', soon(0.3))
+        first = append(journal, b'{"n":1}\n', soon(0.3))
         await asyncio.to_thread(files.hanging.wait, 5)
-        queued = journal.append(b'{"n":2}\n', soon(0.3))
-        patient = journal.append(b'{"n":3}\n', soon(20))
+        queued = append(journal, b'{"n":2}\n', soon(0.3))
+        patient = append(journal, b'{"n":3}\n', soon(20))
         started, turns = time.monotonic(), 0
         while not (first.done() and queued.done()):
             await asyncio.sleep(0.001)
@@ -137,19 +197,18 @@ def test_a_hanging_disk_lets_deadlines_pass_and_nothing_else(tmp_path):
     asyncio.run(scenario())
 
 
-def test_pending_bytes_are_bounded(tmp_path, monkeypatch):
+def test_pending_bytes_are_bounded(tmp_path):
     """Beyond the bound a record is refused at once; a single larger one is still taken by an idle journal."""
-    monkeypatch.setattr(group_commit, "PENDING_BYTES_MAX", 100)
 
     async def scenario():
         files = HangingFiles()
-        journal = journal_on(tmp_path, files)
-        large = journal.append(b"x" * 500 + b"\n", soon())
+        journal = journal_on(tmp_path, files, pending_bytes_max=100)
+        large = append(journal, b"x" * 500 + b"\n", soon())
         with pytest.raises(Overloaded):
-            journal.append(b"{}\n", soon())
+            append(journal, b"{}\n", soon())
         files.released.set()
         await large
-        await journal.append(b"{}\n", soon())
+        await append(journal, b"{}\n", soon())
         finish(journal)
 
     asyncio.run(scenario())
@@ -161,12 +220,12 @@ def test_a_failure_reaches_who_waits_and_the_next_group_is_tried_again(tmp_path)
     async def scenario():
         files = ModelFiles()
         journal = journal_on(tmp_path, files)
-        await journal.append(b"1\n", soon())
+        await append(journal, b"1\n", soon())
         files._fail_at = range(len(files.calls) + 1, 10_000)
         with pytest.raises(StorageFailed):
-            await journal.append(b"2\n", soon())
+            await append(journal, b"2\n", soon())
         files._fail_at = range(0)
-        await journal.append(b"3\n", soon())
+        await append(journal, b"3\n", soon())
         finish(journal)
         assert b"3\n" in whole_lines(tmp_path)
 
@@ -178,7 +237,7 @@ def test_stop_stores_what_is_queued(tmp_path):
 
     async def scenario():
         journal = journal_on(tmp_path)
-        stored = journal.append(b"last\n", soon())
+        stored = append(journal, b"last\n", soon())
         journal.stop()
         await asyncio.wait_for(stored, 5)
         assert await asyncio.to_thread(journal.join, 5)
@@ -192,7 +251,7 @@ def test_a_caller_that_leaves_does_not_harm_the_others(tmp_path):
 
     async def scenario():
         journal = journal_on(tmp_path)
-        left, stays = journal.append(b"1\n", soon()), journal.append(b"2\n", soon())
+        left, stays = append(journal, b"1\n", soon()), append(journal, b"2\n", soon())
         left.cancel()
         await stays
         assert journal.pending_bytes == 0
@@ -211,9 +270,9 @@ def test_the_journal_opens_again_by_itself(tmp_path):
         await asyncio.sleep(0.1)
         assert not journal.opened
         with pytest.raises(StorageFailed):
-            await journal.append(b"1\n", soon())
+            await append(journal, b"1\n", soon())
         blocked.unlink()
-        await journal.append(b"2\n", soon())
+        await append(journal, b"2\n", soon())
         for _ in range(300):
             if journal.opened:
                 break

@@ -203,10 +203,10 @@ def test_idle_costs_next_to_nothing(tmp_path):
 
 def test_a_checkpoint_is_replaced_whole(tmp_path):
     path = str(tmp_path / "sink.json")
-    assert checkpoints.read(path) is None
+    assert checkpoints.read(Files(), path) is None
     for position in (Position(1, 2, 3, 4), Position(10**19, 1 << 40, 5, (1 << 32) - 1)):
-        checkpoints.write(path, position)
-        assert checkpoints.read(path) == position
+        checkpoints.write(Files(), path, position)
+        assert checkpoints.read(Files(), path) == position
     assert os.listdir(tmp_path) == ["sink.json"]
 
 
@@ -220,8 +220,8 @@ def test_a_damaged_checkpoint_confirms_nothing(tmp_path, damage):
     state = tmp_path / "forwarding" / "host-1"
     state.mkdir(parents=True)
     (state / "sink.json").write_bytes(damage)
-    assert checkpoints.read(str(state / "sink.json")) is None
-    assert checkpoints.states(str(tmp_path)) == {"host-1": {"sink": START}}
+    assert checkpoints.read(Files(), str(state / "sink.json")) is None
+    assert checkpoints.states(Files(), str(tmp_path)) == {"host-1": {"sink": START}}
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import running
 import yaml
 
 from function import policy, redaction
-from function.quantities import parse_bytes
-from function.settings import SETTINGS, load
+from function.configuration.units import parse_bytes
+from function.startup import every_setting, load
 
 RENDER = running.ROOT / "deploy" / "render"
 KNATIVE = running.ROOT / "knative"
@@ -211,7 +211,7 @@ def test_the_environment_is_one_that_the_function_starts_with(sets, name, tmp_pa
     """Every name is a setting; the mounted files are the set's own ConfigMaps."""
     pod = pod_of(sets[name])
     environment = environment_of(pod)
-    assert environment.keys() <= {setting.name for setting in SETTINGS}
+    assert environment.keys() <= {setting.name for setting in every_setting()}
     for mount in pod["containers"][0]["volumeMounts"]:
         folder = tmp_path / mount["mountPath"].lstrip("/")
         folder.mkdir(parents=True)

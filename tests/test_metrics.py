@@ -1,19 +1,22 @@
 """Metrics move as docs/metrics.md says, their labels are bounded, and a scrape is answered whatever the load."""
 
 import http.client
+import json
 import os
 import pathlib
 import re
 import threading
 import time
 import urllib.request
+from typing import get_args
 
 import pytest
 import running
 from running import JSON, review
 
-from function.endpoint import Refusal
 from function.metrics import REFUSAL_REASONS, Metrics
+from function.review import BadReason
+from function.serving import refusals
 
 pytestmark = pytest.mark.xdist_group("metrics")  # one server for the module, on one worker
 
@@ -144,11 +147,7 @@ def test_retention_is_counted():
 
 def test_a_full_volume_is_counted_as_failures_and_refusals():
     """A limit on file size fails the write as a full or failing disk does; it heals with the next segment."""
-    limited = running.patched()
-    limited[2] = (
-        "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n" + limited[2]
-    )
+    limited = running.bounded({"FSIZE": (4096, 4096)})
     with running.serve(command=limited) as server:
         assert server.post(review("fits")).status == 200
         answer = server.post(review("huge", object={"data": "x" * 8000}))
@@ -240,14 +239,13 @@ def test_labels_are_bounded(server):
 
 
 def test_every_reason_that_the_code_gives_is_in_the_list():
-    reasons = set()
-    for name in ("endpoint.py", "review.py"):
-        source = (running.ROOT / "function" / name).read_text()
-        reasons |= set(re.findall(r'Refusal\(\s*\d+, "(\w+)"', source)) | set(re.findall(r'_bad\("(\w+)"', source))
-        reasons |= set(re.findall(r'BadReview\(\s*"(\w+)"', source)) | set(re.findall(r'refused\("(\w+)"', source))
-    assert len(reasons) > 10
-    assert reasons <= set(REFUSAL_REASONS)
-    assert Refusal(400, "json", "e", "h").reason in REFUSAL_REASONS
+    """One table has an answer for each; who is gone gets none."""
+    assert set(refusals.TABLE) | {"disconnected"} == set(REFUSAL_REASONS)
+    assert set(get_args(BadReason)) < set(refusals.TABLE)
+    for reason, row in refusals.TABLE.items():
+        refusal = refusals.Refusal(reason, "" if row.error else "what was wrong")
+        assert 400 <= refusal.status < 600
+        assert all(json.loads(refusal.body()).values())
 
 
 def test_an_unknown_reason_is_ours_and_makes_no_new_series():

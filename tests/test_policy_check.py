@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from function.policy.check import main
+from function.commands.policy import main
 
 ROOT = Path(__file__).parent.parent
 REVIEWS = Path(__file__).parent / "data" / "reviews.ndjson"
@@ -63,7 +63,11 @@ def test_a_wrong_command_is_told_apart_from_a_wrong_policy(capsys, argv):
 
 def test_reviews_can_come_from_stdin():
     """A running journal's segments can be piped through."""
-    command = [sys.executable, "-c", "import sys; from function.policy.check import main; sys.exit(main(sys.argv[1:]))"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from function.commands.policy import main; sys.exit(main(sys.argv[1:]))",
+    ]
     with REVIEWS.open("rb") as reviews:
         result = subprocess.run(
             [*command, "check", str(QUIET), "--reviews", "-", "--output", "json"],

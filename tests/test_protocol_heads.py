@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from function import protocol
-from function.protocol import protocol_of
+from function.serving import protocol
+from function.serving.bounds import Bounds
+from function.serving.protocol import protocol_of
 
 BODY_BYTES_MAX = 5000
 
@@ -47,14 +48,16 @@ class Transport:
 class Endpoint:
     """Notes what it is given, and allows it at once."""
 
-    short_bytes_max = BODY_BYTES_MAX
+    intake = types.SimpleNamespace(body_bytes_max=BODY_BYTES_MAX)
 
     def __init__(self):
         self.seen = []
 
-    def record_whole(self, path, query, body, caller):
-        self.seen.append((path, query, body))
-        caller.allow(b"{}", close=False)
+    def begin(self, head, caller):
+        return types.SimpleNamespace(
+            take=lambda body: self.seen.append((head.path, head.query, body)),
+            end=lambda: caller.answer(200, b"{}", close=False),
+        )
 
 
 class Counter:
@@ -85,7 +88,9 @@ class Forgetful(set):
 def new_class(known=None):
     """Return a protocol class with a memory of its own; what goes uvicorn's way is noted; `given_to` answers it."""
     service = types.SimpleNamespace(
-        endpoint=Endpoint(), metrics=types.SimpleNamespace(refused=lambda _: None, connections_cut=Counter())
+        endpoint=Endpoint(),
+        bounds=Bounds(),
+        metrics=types.SimpleNamespace(refused=lambda _: None, connections_cut=Counter()),
     )
     made = protocol_of(service)
 

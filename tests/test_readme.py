@@ -5,9 +5,9 @@ import re
 import pytest
 import running
 
-from function import settings_table
+from function.commands import settings as settings_command
 from function.metrics import Metrics
-from function.settings import SETTINGS
+from function.startup import every_setting
 
 ROOT = running.ROOT
 SUFFIXES = ("", "_total", "_bucket", "_count", "_sum")
@@ -34,7 +34,7 @@ def families():
 
 def test_the_readmes_table_of_settings_is_the_real_one():
     """`python -m function settings --markdown` prints it."""
-    assert settings_table.markdown() in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert settings_command.markdown() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_docs_metrics_lists_exactly_the_metrics():
@@ -56,7 +56,7 @@ def test_docs_metrics_names_every_reason():
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_setting_and_metric_that_a_document_names_exists(path):
     text = path.read_text(encoding="utf-8")
-    known = {setting.name for setting in SETTINGS}
+    known = {setting.name for setting in every_setting()}
     assert {name for name in re.findall(r"\bAUDIT_[A-Z0-9_]*[A-Z0-9]\b", text) if name not in known} == set()
     stems = {name.removesuffix("_total") for name in families()}
     exposed = {stem + suffix for stem in stems for suffix in SUFFIXES}

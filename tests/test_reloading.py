@@ -7,7 +7,7 @@ import threading
 import pytest
 import running
 
-from function.reloading import Reloader, Watch, directory_entries, resolve
+from function.mounts import Reloader, Watch, directory_entries, resolve
 
 
 def swap(directory, version, files):
@@ -39,7 +39,7 @@ def test_a_file_is_loaded_again_when_its_content_changes_and_only_then(tmp_path,
     path = tmp_path / "policy.yaml"
     path.write_text("one")
     loaded, told = [], Outcomes()
-    reloader = Reloader([Watch("policy", (str(path),), lambda: loaded.append(path.read_text()))], told)
+    reloader = Reloader([Watch("policy", (str(path),), lambda: loaded.append(path.read_text()))], told, seconds=60)
     assert told == [("policy", True)]
     reloader.poll()
     assert loaded == []
@@ -56,7 +56,7 @@ def test_a_change_of_the_same_size_is_seen(tmp_path):
     path = tmp_path / "f"
     path.write_text("aaa")
     loaded = []
-    reloader = Reloader([Watch("f", (str(path),), lambda: loaded.append(path.read_text()))], Outcomes())
+    reloader = Reloader([Watch("f", (str(path),), lambda: loaded.append(path.read_text()))], Outcomes(), seconds=60)
     path.write_text("bbb")
     os.utime(path, (1, 1))
     reloader.poll()
@@ -78,7 +78,7 @@ def test_what_cannot_be_loaded_leaves_the_old_in_force_and_says_so_each_time(tmp
             raise ValueError(f"{len(text)} characters of nonsense")
         in_force[0] = text
 
-    reloader = Reloader([Watch("redaction", (str(path),), load)], told)
+    reloader = Reloader([Watch("redaction", (str(path),), load)], told, seconds=60)
     path.write_text("bad")
     reloader.poll()
     reloader.poll()
@@ -104,7 +104,7 @@ def test_one_bad_file_does_not_keep_the_others_from_being_loaded(tmp_path):
         Watch("a", (str(tmp_path / "a"),), lambda: 1 / 0),
         Watch("b", (str(tmp_path / "b"),), lambda: loaded.append("b")),
     ]
-    reloader = Reloader(watches, told)
+    reloader = Reloader(watches, told, seconds=60)
     (tmp_path / "a").write_text("22")
     (tmp_path / "b").write_text("22")
     reloader.poll()
@@ -120,7 +120,7 @@ def test_a_mounted_volume_is_seen_to_change_by_its_symbolic_link(tmp_path):
     def load():
         loaded.append([open(path).read() for path in resolve(paths)])  # noqa: SIM115 - closed with the list
 
-    reloader = Reloader([Watch("certificate", paths, load)], Outcomes())
+    reloader = Reloader([Watch("certificate", paths, load)], Outcomes(), seconds=60)
     swap(tmp_path, "..2", {"tls.crt": "cert2", "tls.key": "key2"})
     reloader.poll()
     assert loaded == [["cert2", "key2"]]
@@ -157,7 +157,9 @@ def test_a_directory_that_gains_or_loses_a_file_has_changed(tmp_path):
     (tmp_path / "a").write_text("1")
     loaded = []
     reloader = Reloader(
-        [Watch("clusters", (str(tmp_path),), lambda: loaded.append(len(os.listdir(tmp_path))))], Outcomes()
+        [Watch("clusters", (str(tmp_path),), lambda: loaded.append(len(os.listdir(tmp_path))))],
+        Outcomes(),
+        seconds=60,
     )
     (tmp_path / "b").write_text("1")
     reloader.poll()
@@ -168,12 +170,11 @@ def test_a_directory_that_gains_or_loses_a_file_has_changed(tmp_path):
     assert loaded == [2, 1]
 
 
-def test_the_thread_polls_and_stops(tmp_path, monkeypatch):
-    monkeypatch.setattr("function.reloading.POLL_SECONDS", 0.02)
+def test_the_thread_polls_and_stops(tmp_path):
     path = tmp_path / "f"
     path.write_text("1")
     loaded = []
-    reloader = Reloader([Watch("f", (str(path),), lambda: loaded.append(1))], Outcomes())
+    reloader = Reloader([Watch("f", (str(path),), lambda: loaded.append(1))], Outcomes(), seconds=0.02)
     reloader.start()
     path.write_text("22")
     running.wait_for(lambda: loaded)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from function.rendering.review import ReviewFormat
+from function.record.review_format import ReviewFormat
 from function.review import PREFIX, BadReview, Beyond, answer, decode, degrade
 
 DATA = pathlib.Path(__file__).parent / "data"
@@ -123,11 +123,10 @@ BAD = [
 
 @pytest.mark.parametrize(("reason", "raw"), BAD, ids=[f"{i}-{reason}" for i, (reason, _) in enumerate(BAD)])
 def test_what_no_api_server_sends_is_refused_with_a_reason(reason, raw):
-    """BadReview, with a bounded reason and a hint: the caller answers 400."""
+    """BadReview, with a bounded reason: the caller answers 400."""
     with pytest.raises(BadReview) as refused:
         decode_or_degrade(raw)
     assert refused.value.reason == reason
-    assert refused.value.hint
 
 
 OBJECTS = [

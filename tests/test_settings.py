@@ -8,9 +8,10 @@ import running
 from hypothesis import given
 from hypothesis import strategies as st
 
-from function import settings_table
-from function.quantities import format_bytes, parse_bytes, parse_seconds
-from function.settings import SETTINGS, SettingsError, load
+from function.commands import settings as settings_command
+from function.configuration.settings import SettingsError
+from function.configuration.units import format_bytes, parse_bytes, parse_seconds
+from function.startup import every_setting, load
 
 DEFAULTS = {
     "PORT": "8080",
@@ -67,7 +68,7 @@ def mistakes(**environ):
 
 def test_every_promised_default_is_kept():
     """Changing one breaks somebody's cluster: it needs a line in CHANGELOG.md."""
-    assert DEFAULTS.items() <= {setting.name: setting.default for setting in SETTINGS}.items()
+    assert DEFAULTS.items() <= {setting.name: setting.default for setting in every_setting()}.items()
 
 
 def test_an_empty_environment_is_a_whole_configuration():
@@ -87,7 +88,7 @@ def test_an_empty_environment_is_a_whole_configuration():
 
 def test_an_empty_value_is_unset():
     """Manifests set variables to nothing: `value: ""`."""
-    assert load({setting.name: "" for setting in SETTINGS}) == load({})
+    assert load({setting.name: "" for setting in every_setting()}) == load({})
 
 
 @pytest.mark.parametrize(
@@ -249,7 +250,7 @@ def test_durations_read_back_what_was_written(hours, minutes, seconds):
 @given(st.text(max_size=12))
 def test_any_text_is_a_value_or_a_mistake(text):
     """Never another exception: the start would end in a traceback."""
-    for setting in SETTINGS:
+    for setting in every_setting():
         if "\0" in text and setting.name.endswith(("_FILE", "_DIR")):
             continue  # no environment can hold it
         with contextlib.suppress(SettingsError):
@@ -269,10 +270,10 @@ def test_the_command_shows_every_setting_with_the_value_in_force():
     code, out, err = running.run(COMMAND, {"AUDIT_FSYNC": "everysec", "PORT": "9999"})
     assert (code, err) == (0, "")
     rows = {line.split()[0]: line for line in out.splitlines()}
-    assert set(rows) == {"NAME"} | {setting.name for setting in SETTINGS}
+    assert set(rows) == {"NAME"} | {setting.name for setting in every_setting()}
     assert rows["AUDIT_FSYNC"].split()[1:3] == ["everysec", "always"]
     assert rows["PORT"].split()[1:3] == ["9999", "8080"]
-    for setting in SETTINGS:
+    for setting in every_setting():
         assert rows[setting.name].endswith(setting.meaning)
 
 
@@ -306,6 +307,6 @@ def test_wrong_arguments_of_the_command_line():
 
 
 def test_the_table_for_readers_has_a_row_for_each(capsys):
-    assert settings_table.main(["--markdown"]) == 0
-    assert capsys.readouterr().out.strip() == settings_table.markdown()
-    assert settings_table.markdown().count("\n") == len(SETTINGS) + 1
+    assert settings_command.main(["--markdown"]) == 0
+    assert capsys.readouterr().out.strip() == settings_command.markdown()
+    assert settings_command.markdown().count("\n") == len(every_setting()) + 1

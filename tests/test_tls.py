@@ -14,14 +14,14 @@ import trustme
 from cryptography import x509
 from running import JSON, review
 
-from function import tls
+from function.serving import tls
 
 pytestmark = pytest.mark.xdist_group("tls")  # one server for the module, on one worker
 
 FAILURES = "kube_audit_function_tls_handshake_failures_total"
 EXPIRY = "kube_audit_function_certificate_expiry_timestamp_seconds"
 RELOADED = 'kube_audit_function_config_last_reload_successful{config="certificate"}'
-FAST = running.patched(reloading__POLL_SECONDS=0.1)
+FAST = running.bounded(reload_seconds=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +271,7 @@ def test_python_has_not_lost_the_hook_that_reports_handshakes():
     for loop in ("uvloop", "asyncio"):
         code = f"""
 import asyncio, ssl, sys, importlib
-from function import tls
+from function.serving import tls
 loop_module = importlib.import_module({loop!r})
 failed = []
 async def main():

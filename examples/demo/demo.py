@@ -12,8 +12,8 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from function.showing.row import row_of  # noqa: E402 - found by the path above
-from function.showing.text import readable  # noqa: E402
+from function.commands.show.text import readable  # noqa: E402 - found by the path above
+from function.record.reading import read  # noqa: E402
 
 REVIEWS = pathlib.Path(__file__).with_name("reviews.ndjson")
 START_SECONDS, RECORD_SECONDS = 20.0, 10.0
@@ -30,7 +30,7 @@ def main(url: str, journal_dir: str) -> int:
         if answer["response"] != {"uid": uid, "allowed": True}:
             print(f"unexpected answer: {answer}", file=sys.stderr)
             return 1
-        print(readable(row_of(_record(journal_dir, uid)), colour=colour))
+        print(readable(read(_record(journal_dir, uid)), colour=colour))
     print(f"\n{len(reviews)} reviews answered, {len(reviews)} records found in {journal_dir}")
     return 0
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 from ..journal.checkpoints import Position
+from ..journal.files import Files
 from ..journal.segments import segment_number
 
 __all__ = ["Backlog"]
 
 # Counted in one go, so that a large backlog holds up nothing else: about 50 ms.
 COUNT_BYTES_MAX = 64 << 20
-_BLOCK_BYTES = 1 << 20
 
 
 class _Counted:
@@ -26,22 +24,23 @@ class _Counted:
 class Backlog:
     """Of the process directory ``path``."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, files: Files | None = None) -> None:
         self._path = path
+        self._files = files or Files()
         self._segments: dict[int, _Counted] = {}
         self.complete = False  # all that is there was counted
 
     def measure(self) -> None:
         """Count what is new, `COUNT_BYTES_MAX` at most. Raises `OSError`."""
         paths = {}
-        for entry in os.scandir(self._path):
-            number = segment_number(entry.name)
+        for name in self._files.names(self._path):
+            number = segment_number(name)
             if number is not None:
-                paths[number] = entry.path
+                paths[number] = f"{self._path}/{name}"
         self._segments = {number: self._segments.get(number, _Counted()) for number in sorted(paths)}
         room = COUNT_BYTES_MAX
         for number, counted in self._segments.items():
-            room -= _count(paths[number], counted, room)
+            room -= self._count(paths[number], counted, room)
         self.complete = room > 0
 
     def behind(self, position: Position) -> tuple[int, int]:
@@ -56,34 +55,29 @@ class Backlog:
                 size += max(0, counted.whole - position.offset)
         return records, size
 
-    def total(self) -> int:
-        """Return how many records there are."""
-        return sum(counted.lines for counted in self._segments.values())
-
     def signature(self) -> tuple[int, int]:
         """Return what changes when more is written: the last segment and its bytes."""
         last = max(self._segments, default=0)
         return last, self._segments[last].size if last else 0
 
-
-def _count(path: str, counted: _Counted, room: int) -> int:
-    """Count the lines of ``path`` beyond what was looked at; return the bytes read."""
-    read = 0
-    try:
-        size = os.stat(path).st_size
-        if size < counted.size:  # the writer cut a failed write back
-            counted.size = counted.whole = counted.lines = 0
-        if size == counted.size or room <= 0:
-            return 0
-        with open(path, "rb", buffering=0) as file:
-            file.seek(counted.size)
-            while read < room and (block := file.read(_BLOCK_BYTES)):
+    def _count(self, path: str, counted: _Counted, room: int) -> int:
+        """Count the lines of ``path`` beyond what was looked at; return the bytes read."""
+        read = 0
+        try:
+            size = self._files.status(path).bytes
+            if size < counted.size:  # the writer cut a failed write back
+                counted.size = counted.whole = counted.lines = 0
+            if size == counted.size or room <= 0:
+                return 0
+            for block in self._files.blocks(path, counted.size):
                 last = block.rfind(b"\n")
                 if last >= 0:
                     counted.lines += block.count(b"\n")
                     counted.whole = counted.size + last + 1
                 counted.size += len(block)
                 read += len(block)
-    except FileNotFoundError:
-        pass  # retention was faster; the next look does not see it
-    return read
+                if read >= room:
+                    break
+        except FileNotFoundError:
+            pass  # retention was faster; the next look does not see it
+        return read

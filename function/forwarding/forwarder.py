@@ -17,13 +17,13 @@ from ..journal import checkpoints
 from ..journal.checkpoints import FORWARDING, START
 from ..journal.files import Files
 from ..journal.reader import Reader
-from ..journal.segments import ProcessDirectory, directory_name, is_alive, scan
+from ..journal.segments import STALE_SECONDS, ProcessDirectory, directory_name, is_alive, scan
+from ..record import reading
 from .backlog import Backlog
-from .lease import STALE_SECONDS, Lease
-from .record import NotARecord, decode
+from .lease import Lease
 from .rejected import RejectedFile
 from .sink import Sink, SinkError
-from .worker import Channel, Worker
+from .worker import Channel, Pace, Worker
 
 __all__ = ["Forwarder", "SinkStatus"]
 
@@ -31,19 +31,19 @@ log = logging.getLogger("audit.forward")
 
 SCAN_SECONDS = 1.0
 
-# What is told of a sink: counts since the start, what is behind now, and Unix times.
+# Of a sink: counts since the start, what is behind now, and Unix times.
 SinkStatus = dict[str, float]
 
 
 class _Directory:
     """A process directory that is ours to forward."""
 
-    def __init__(self, path: str, state_directory: str, lease: Lease) -> None:
+    def __init__(self, path: str, state_directory: str, lease: Lease, files: Files) -> None:
         self.path = path
         self.name = os.path.basename(path)
         self.state_directory = state_directory
         self.lease = lease
-        self.backlog = Backlog(path)
+        self.backlog = Backlog(path, files)
         self.channels: dict[str, Channel] = {}
         self.oldest: dict[str, tuple[checkpoints.Position, float]] = {}
 
@@ -62,12 +62,19 @@ class Forwarder:
         batch_seconds: float,
         everything: bool = False,
         host: str | None = None,
+        files: Files | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._journal_dir = journal_dir
         self._everything = everything
         self._host = _host_part(directory_name(host or socket.gethostname(), 0, "0" * 8))
-        self._files = Files()
-        self._workers = [Worker(s, RejectedFile(journal_dir, s.name), batch_seconds=batch_seconds) for s in sinks]
+        self._files = files or Files()
+        self._workers = [
+            Worker(
+                sink, RejectedFile(journal_dir, sink.name, files=self._files), batch_seconds=batch_seconds, pace=pace
+            )
+            for sink in sinks
+        ]
         self._directories: dict[str, _Directory] = {}
         self._finished: dict[str, tuple[int, int]] = {}  # dead writers' directories that need nothing any more
         self._seen: dict[str, float] = {}
@@ -104,7 +111,7 @@ class Forwarder:
                 self._drop(directory)
 
     def status(self) -> dict[str, SinkStatus]:
-        """Return what is told of each sink."""
+        """Return how each sink is doing."""
         return {worker.sink.name: self._status_of(worker) for worker in self._workers}
 
     def left(self) -> dict[str, int]:
@@ -158,13 +165,13 @@ class Forwarder:
             if time.monotonic() - since < STALE_SECONDS and is_alive(self._files, directory, now):
                 return False  # its own forwarder comes first
         state = checkpoints.state_directory(self._journal_dir, name)
-        os.makedirs(state, 0o750, exist_ok=True)
-        lease = Lease(state)
+        self._files.make_directories(state)
+        lease = Lease(state, self._files)
         if not lease.take():
             return False
-        mine = _Directory(directory.path, state, lease)
+        mine = _Directory(directory.path, state, lease, self._files)
         for worker in self._workers:
-            mine.channels[worker.sink.name] = Channel(directory.path, state, worker.sink.name)
+            mine.channels[worker.sink.name] = Channel(directory.path, state, worker.sink.name, self._files)
         try:
             self._forget_other_sinks(state)
             for channel in mine.channels.values():
@@ -180,10 +187,10 @@ class Forwarder:
     def _forget_other_sinks(self, state: str) -> None:
         """Remove the checkpoints of sinks that are not configured any more: retention would wait for them."""
         names = {f"{worker.sink.name}.json" for worker in self._workers}
-        for name in os.listdir(state):
+        for name in self._files.names(state):
             if name.endswith(".json") and name not in names:
                 log.warning("forward: forgetting the checkpoint %s/%s: no such sink is configured", state, name)
-                os.unlink(os.path.join(state, name))
+                self._files.remove(os.path.join(state, name))
 
     def _finish(self, mine: _Directory, directory: ProcessDirectory, now: float) -> None:
         """Give a dead writer's directory back when nothing in it is left to do."""
@@ -209,7 +216,7 @@ class Forwarder:
         """Remove what was kept about directories that retention has removed."""
         root = os.path.join(self._journal_dir, FORWARDING)
         try:
-            names = os.listdir(root)
+            names = self._files.names(root)
         except FileNotFoundError:
             return
         for name in names:
@@ -217,14 +224,14 @@ class Forwarder:
             if name in self._directories or os.path.exists(os.path.join(self._journal_dir, name)):
                 continue
             with contextlib.suppress(OSError):  # another forwarder does the same
-                lease = Lease(state)
+                lease = Lease(state, self._files)
                 if lease.take():
-                    for file in os.listdir(state):
-                        os.unlink(os.path.join(state, file))
+                    for file in self._files.names(state):
+                        self._files.remove(os.path.join(state, file))
                     lease.release()
-                    os.rmdir(state)
+                    self._files.remove_directory(state)
 
-    # -- what is told -----------------------------------------------------------------------------------------
+    # -- status -----------------------------------------------------------------------------------------
 
     def _behind(self, worker: Worker) -> tuple[int, int]:
         records = size = 0
@@ -261,19 +268,18 @@ class Forwarder:
             return 0.0
         known = directory.oldest.get(sink, (START, 0.0))
         if known[0] != position or not known[1]:
-            known = directory.oldest[sink] = (position, _received(directory.path, position))
+            known = directory.oldest[sink] = (position, self._received(directory.path, position))
         return known[1]
 
-
-def _received(path: str, position: checkpoints.Position) -> float:
-    """Return when the first record behind ``position`` was received, 0 where that cannot be told."""
-    reader = Reader(path, position)
-    with contextlib.suppress(OSError, NotARecord, IndexError):
-        try:
-            return decode(reader.read(1)[0].data).received_seconds()
-        finally:
-            reader.close()
-    return 0.0
+    def _received(self, path: str, position: checkpoints.Position) -> float:
+        """Return when the first record behind ``position`` was received, 0 where that cannot be told."""
+        reader = Reader(path, position, self._files)
+        with contextlib.suppress(OSError, reading.NotARecord, IndexError):
+            try:
+                return reading.read(reader.read(1)[0].data).received_ns / 1e9
+            finally:
+                reader.close()
+        return 0.0
 
 
 def _host_part(name: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from .record import Record
+if TYPE_CHECKING:  # whoever only reads a sink's settings reads no record
+    from ..record.reading import Record
 
 __all__ = [
     "DELIVERED",
-    "Bounds",
+    "BatchBounds",
     "Delivered",
     "Outcome",
     "Payload",
@@ -22,11 +23,12 @@ __all__ = [
 ]
 
 
-class Bounds(NamedTuple):
-    """Of one batch: at most so many records, about so many bytes (one larger record goes alone)."""
+class BatchBounds(NamedTuple):
+    """Of one batch: at most so many records, about so many bytes; and of one record's bytes, as it is encoded."""
 
-    records: int
-    bytes: int
+    records_max: int
+    bytes_max: int
+    record_bytes_max: int
 
 
 class Payload(NamedTuple):
@@ -85,7 +87,7 @@ class Sink(Protocol):
     """A backend. One thread uses it; `send` may block for half a minute at most."""
 
     name: str
-    bounds: Bounds
+    bounds: BatchBounds
 
     def open(self) -> None:
         """Make what is needed. Raises `SinkError` for what the set-up makes impossible, `ConnectionError` for the rest.

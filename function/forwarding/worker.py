@@ -10,26 +10,35 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..journal import checkpoints
 from ..journal.checkpoints import START, Position
+from ..journal.files import Files
 from ..journal.reader import Line, Reader
-from .record import NotARecord, Record, decode
+from ..record import reading
+from ..record.reading import Record
+from ..record.truncation import STEPS, truncated
 from .rejected import RejectedFile
 from .sink import Delivered, Outcome, Payload, Refused, Rejected, Retry, Sink, SinkError, TooLarge
-from .truncation import STEPS, truncated
 
-__all__ = ["Tally", "Worker"]
+__all__ = ["Pace", "Tally", "Worker"]
 
 log = logging.getLogger("audit.forward")  # of each sink, a child: one must not hide another as a repetition
 
-POLL_SECONDS = 0.2
-BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX = 0.25, 30.0
 # A backend that asks for more is asked again all the same.
 RETRY_AFTER_SECONDS_MAX = 300.0
-DRAIN_BACKOFF_SECONDS_MAX = 1.0
 # With more directories than this none keeps what it has read ahead: memory stays bounded.
 READ_AHEAD_CHANNELS_MAX = 4
+
+
+class Pace(NamedTuple):
+    """How often a worker looks, and tries again: seconds."""
+
+    poll: float = 0.2
+    backoff_min: float = 0.25
+    backoff_max: float = 30.0
+    drain_backoff_max: float = 1.0
 
 
 class Tally:
@@ -61,11 +70,12 @@ class _Item:
 class Channel:
     """One sink's way through one process directory: where it is, and what it has read ahead."""
 
-    def __init__(self, directory: str, state_directory: str, sink: str) -> None:
+    def __init__(self, directory: str, state_directory: str, sink: str, files: Files) -> None:
         self.directory = directory
+        self._files = files
         self._checkpoint = os.path.join(state_directory, f"{sink}.json")
-        self.position = checkpoints.read(self._checkpoint) or START
-        self.reader = Reader(directory, self.position)
+        self.position = checkpoints.read(files, self._checkpoint) or START
+        self.reader = Reader(directory, self.position, files)
         self.lines: deque[Line] = deque()
         self.size = 0
         self.since = 0.0  # when the first of ``lines`` was read
@@ -94,7 +104,7 @@ class Channel:
             return
         self.position = position
         try:
-            checkpoints.write(self._checkpoint, position)
+            checkpoints.write(self._files, self._checkpoint, position)
         except OSError as error:
             hint = "duplicates with the same ids follow if the forwarder restarts now; free space on the volume"
             log.error("forward: cannot write %s: %s", self._checkpoint, error.strerror, extra={"hint": hint})
@@ -102,20 +112,21 @@ class Channel:
     def rewind(self) -> None:
         """Forget what was read ahead."""
         self.reader.close()
-        self.reader = Reader(self.directory, self.position)
+        self.reader = Reader(self.directory, self.position, self._files)
         self.lines.clear()
         self.size = 0
 
     def establish(self) -> None:
         """Write the first checkpoint: retention sees by it that this sink exists. Raises `OSError`."""
-        if not os.path.exists(self._checkpoint):
-            checkpoints.write(self._checkpoint, self.position)
+        if checkpoints.read(self._files, self._checkpoint) is None:
+            checkpoints.write(self._files, self._checkpoint, self.position)
 
 
 class Worker:
     """Forwards to one sink. Give it `channels`; it takes what comes in them, one batch after the other."""
 
-    def __init__(self, sink: Sink, rejected: RejectedFile, *, batch_seconds: float) -> None:
+    def __init__(self, sink: Sink, rejected: RejectedFile, *, batch_seconds: float, pace: Pace | None = None) -> None:
+        self._pace = pace or Pace()
         self.sink = sink
         self.tally = Tally()
         self.channels: tuple[Channel, ...] = ()
@@ -150,7 +161,7 @@ class Worker:
     # -- the loop ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        backoff = _Backoff()
+        backoff = _Backoff(self._pace)
         while not self._stopping:
             try:
                 self.sink.open()
@@ -174,7 +185,7 @@ class Worker:
             channel.rewind()
         while not self._stopping:
             if not self._round():
-                self._pause(POLL_SECONDS)
+                self._pause(self._pace.poll)
 
     def _round(self) -> bool:
         """Send one batch of each channel that has one; return whether there was any."""
@@ -185,7 +196,7 @@ class Worker:
             if self._stopping:
                 break
             try:
-                channel.fill(self.sink.bounds.bytes)
+                channel.fill(self.sink.bounds.bytes_max)
             except OSError as error:
                 hint = "it is tried again; check the volume"
                 self._log.error("forward: cannot read %s: %s", channel.directory, error.strerror, extra={"hint": hint})
@@ -200,7 +211,7 @@ class Worker:
         if not channel.lines:
             return False
         bounds = self.sink.bounds
-        full = len(channel.lines) >= bounds.records or channel.size >= bounds.bytes
+        full = len(channel.lines) >= bounds.records_max or channel.size >= bounds.bytes_max
         return full or self._draining or time.monotonic() - channel.since >= self._batch_seconds
 
     def _batch(self, channel: Channel) -> list[_Item]:
@@ -208,10 +219,10 @@ class Worker:
         bounds = self.sink.bounds
         items: list[_Item] = []
         size = 0
-        while channel.lines and len(items) < bounds.records:
+        while channel.lines and len(items) < bounds.records_max:
             item = self._encoded(channel.lines[0])
             item_size = item.payload.size if item.payload else 0
-            if items and size + item_size > bounds.bytes:
+            if items and size + item_size > bounds.bytes_max:
                 break
             channel.take()
             items.append(item)
@@ -221,8 +232,8 @@ class Worker:
 
     def _encoded(self, line: Line) -> _Item:
         try:
-            record = decode(line.data)
-        except NotARecord as error:
+            record = reading.read(line.data)
+        except reading.NotARecord as error:
             return _Item(line, None, None, 0, str(error))
         return self._cut_down(_Item(line, record, None, 0, ""), record)
 
@@ -246,7 +257,7 @@ class Worker:
 
     def _deliver(self, channel: Channel, items: list[_Item]) -> None:
         """Send ``items`` until each is delivered or set aside; confirm them as they are settled, in order."""
-        backoff = _Backoff()
+        backoff = _Backoff(self._pace)
         unsettled = items
         while True:
             retries = self._send_once(unsettled)
@@ -257,7 +268,7 @@ class Worker:
                 return
             self.tally.retried += len(unsettled)
             if settled:
-                backoff = _Backoff()
+                backoff = _Backoff(self._pace)
             after = min(RETRY_AFTER_SECONDS_MAX, max((retry.after for retry in retries), default=0.0))
             seconds = max(backoff.next(self._backoff_max()), after)
             self._log.warning(
@@ -348,17 +359,18 @@ class Worker:
             self._wake.clear()
 
     def _backoff_max(self) -> float:
-        return DRAIN_BACKOFF_SECONDS_MAX if self._draining else BACKOFF_SECONDS_MAX
+        return self._pace.drain_backoff_max if self._draining else self._pace.backoff_max
 
 
 class _Backoff:
     """Exponential backoff with full jitter: many forwarders must not come back at the same moment."""
 
-    def __init__(self) -> None:
-        self._bound = BACKOFF_SECONDS_MIN
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._bound = pace.backoff_min
 
     def next(self, maximum: float) -> float:
         """Return how long to wait this time, in seconds."""
         bound = min(self._bound, maximum)
-        self._bound = min(self._bound * 2, BACKOFF_SECONDS_MAX)
+        self._bound = min(self._bound * 2, self._pace.backoff_max)
         return random.uniform(0, bound)  # noqa: S311 - not for secrets

@@ -3,13 +3,12 @@
 Knows nothing of HTTP or Kubernetes. docs/journal.md is the format on disk.
 """
 
-from .group_commit import PENDING_BYTES_MAX, DeadlinePassed, Entry, Journal, Overloaded, StorageFailed
+from .group_commit import DeadlinePassed, Entry, Journal, Overloaded, StorageFailed
 from .retention import Retention
 from .rotation import Limits
 from .writer import StdoutWriter, Writer
 
 __all__ = [
-    "PENDING_BYTES_MAX",
     "DeadlinePassed",
     "Entry",
     "Journal",

@@ -6,17 +6,20 @@ read means "nothing confirmed": it costs duplicates, never a record.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import zlib
 from typing import NamedTuple
 
+from .files import Files, write_all
+
 __all__ = ["START", "Position", "first_unconfirmed", "mark_of", "read", "state_directory", "states", "write"]
 
 FORWARDING = "forwarding"
 MARK_BYTES = 256
+
+_BYTES_MAX = 4096
 
 _CHECKPOINT = re.compile(r"([a-z][a-z0-9-]{0,62})\.json")
 
@@ -46,40 +49,48 @@ def state_directory(journal_dir: str, process_directory: str) -> str:
     return os.path.join(journal_dir, FORWARDING, os.path.basename(process_directory))
 
 
-def read(path: str) -> Position | None:
+def read(files: Files, path: str) -> Position | None:
     """Return the checkpoint in the file ``path``, None where there is none or it cannot be understood."""
     try:
-        with open(path, "rb") as file:
-            found = json.loads(file.read(4096))
+        found = json.loads(files.tail(path, _BYTES_MAX))
         position = Position(found["segment"], found["offset"], found["lines"], found["mark"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return position if all(type(value) is int and value >= 0 for value in position) else None
 
 
-def write(path: str, position: Position) -> None:
+def write(files: Files, path: str, position: Position) -> None:
     """Replace the checkpoint in ``path``, durably or not at all. Raises `OSError`."""
     data = json.dumps({"version": 1, **position._asdict()}).encode()
     temporary = f"{path}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+    fd = files.open_to_replace(temporary)
     try:
-        os.write(fd, data)
-        os.fsync(fd)  # or a crash could leave an empty file under the name
+        write_all(files, fd, data)
+        files.datasync(fd)  # or a crash could leave an empty file under the name
     finally:
-        os.close(fd)
-    os.rename(temporary, path)
+        files.close(fd)
+    files.rename(temporary, path)
 
 
-def states(journal_dir: str) -> dict[str, dict[str, Position]]:
-    """Return every checkpoint under ``journal_dir``: process directory's name → sink → position."""
+def states(files: Files, journal_dir: str) -> dict[str, dict[str, Position]]:
+    """Return every checkpoint under ``journal_dir``: process directory's name → sink → position.
+
+    Raises `OSError` where they cannot be listed: what is not known to be confirmed must not go unseen.
+    """
     found: dict[str, dict[str, Position]] = {}
-    with contextlib.suppress(OSError), os.scandir(os.path.join(journal_dir, FORWARDING)) as directories:
-        for directory in directories:
-            with contextlib.suppress(OSError):  # not a directory, or gone meanwhile
-                matches = [(name, _CHECKPOINT.fullmatch(name)) for name in os.listdir(directory.path)]
-                found[directory.name] = {
-                    match[1]: read(os.path.join(directory.path, name)) or START for name, match in matches if match
-                }
+    try:
+        names = files.names(os.path.join(journal_dir, FORWARDING))
+    except FileNotFoundError:
+        return found
+    for name in names:
+        directory = os.path.join(journal_dir, FORWARDING, name)
+        try:
+            matches = [(file, _CHECKPOINT.fullmatch(file)) for file in files.names(directory)]
+        except (NotADirectoryError, FileNotFoundError):  # another's, or gone meanwhile
+            continue
+        found[name] = {
+            match[1]: read(files, os.path.join(directory, file)) or START for file, match in matches if match
+        }
     return found
 
 

@@ -1,4 +1,4 @@
-"""The file layer: every call the journal makes to the operating system, one method each.
+"""The file layer: every call that the journal and the forwarder make to the operating system, one method each.
 
 So thin that a test can make call 1, 2, … N fail and be sure that it saw them all.
 """
@@ -6,18 +6,21 @@ So thin that a test can make call 1, 2, … N fail and be sure that it saw them 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["Files", "Found"]
+__all__ = ["Files", "Found", "Status", "write_all"]
 
 # A tailer beside us (Vector, Fluent Bit) reads through the group that the volume's fsGroup gives.
 DIRECTORY_MODE = 0o750
 FILE_MODE = 0o640
 
 _BLOCK_BYTES = 1 << 20
+
+_NO_LOCKS = frozenset({errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK})
 
 _datasync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
@@ -30,6 +33,14 @@ class Found(NamedTuple):
     is_directory: bool
     bytes: int
     modified: float
+
+
+class Status(NamedTuple):
+    """Of a file: ``bytes`` is its size, ``modified_ns`` since the epoch, ``links`` how many names it has."""
+
+    bytes: int
+    modified_ns: int
+    links: int
 
 
 class Files:
@@ -46,6 +57,22 @@ class Files:
     def create(self, path: str) -> int:
         """Create ``path`` for appending and return its descriptor; it must not exist."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+
+    def open_to_read(self, path: str) -> int:
+        """Open the file ``path`` and return its descriptor."""
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def open_to_replace(self, path: str) -> int:
+        """Create the file ``path``, or empty it, and return its descriptor."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+
+    def open_shared(self, path: str) -> int:
+        """Open the file ``path``, which other processes write as well, to read and append; create it if need be."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+
+    def read(self, fd: int, size: int, offset: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset`` on."""
+        return os.pread(fd, size, offset)
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
         """Write and return how many bytes were taken: possibly fewer than given."""
@@ -67,9 +94,10 @@ class Files:
         """Cut the file back to ``size`` bytes."""
         os.ftruncate(fd, size)
 
-    def links(self, fd: int) -> int:
-        """Return how many names the open file has: 0 when somebody removed it."""
-        return os.fstat(fd).st_nlink
+    def status(self, file: int | str) -> Status:
+        """Return the status of an open file, or of the file of a path."""
+        stat = os.stat(file)
+        return Status(stat.st_size, stat.st_mtime_ns, stat.st_nlink)
 
     def close(self, fd: int) -> None:
         """Close the descriptor; it is gone even when this raises."""
@@ -81,18 +109,38 @@ class Files:
         On a file system without locks (some NFS mounts) the lock is a hint that everybody gets.
         """
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), FILE_MODE)
+        if self.try_lock(fd) is False:
+            os.close(fd)
+            return None
+        return fd
+
+    def try_lock(self, fd: int) -> bool | None:
+        """Return whether the open file is locked for us now, None where its file system has no locks."""
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(fd)
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
             return None
-        except OSError:
-            pass  # no locks on this file system: the heartbeat decides
-        return fd
+        return True
+
+    def wait_for_lock(self, fd: int) -> None:
+        """Return when the open file is locked for us, at once where its file system has no locks."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
 
     def touch(self, path: str, seconds: float | None = None) -> None:
         """Set the modification time of ``path``: now, or ``seconds`` since the epoch."""
         os.utime(path, None if seconds is None else (seconds, seconds))
+
+    def rename(self, path: str, new_path: str) -> None:
+        """Give the file another name, and take that from whichever file has it."""
+        os.rename(path, new_path)
 
     def remove(self, path: str) -> None:
         """Remove the file ``path``."""
@@ -113,6 +161,10 @@ class Files:
                     found.append(Found(entry.name, entry.path, is_directory, stat.st_size, stat.st_mtime))
         return found
 
+    def names(self, path: str) -> list[str]:
+        """Return the names of what is in the directory ``path``."""
+        return os.listdir(path)
+
     def tail(self, path: str, size: int) -> bytes:
         """Return the last ``size`` bytes of the file ``path``."""
         with open(path, "rb") as file:
@@ -130,3 +182,13 @@ class Files:
         """Return the bytes that an unprivileged process can still write to the volume of ``path``."""
         stat = os.statvfs(path)
         return stat.f_bavail * stat.f_frsize
+
+
+def write_all(files: Files, fd: int, data: bytes) -> None:
+    """Write all of ``data``, however many calls it takes. Raises `OSError`: then some of it may be written."""
+    view = memoryview(data)
+    while view:
+        taken = files.write(fd, view)
+        if not taken:
+            raise OSError(errno.EIO, "the volume takes no bytes")
+        view = view[taken:]

@@ -25,6 +25,9 @@ PENDING_BYTES_MAX = 64 << 20
 GROUP_BYTES_MAX = 8 << 20
 # How late a passed deadline may be noticed.
 EXPIRY_SECONDS = 0.025
+# After a mistake of the store, before it is asked what is due.
+SURPRISED_SECONDS = 1.0
+_OWN_ERROR = "journal: the writer thread met an error of its own"
 
 
 class StorageFailed(Exception):  # noqa: N818 - named after what happened; the caller answers 500
@@ -70,35 +73,28 @@ class Entry:
         raise NotImplementedError
 
 
-class _Awaited(Entry):
-    """A line that a task waits for."""
-
-    __slots__ = ("stored",)
-
-    def __init__(self, line: bytes, deadline: float, stored: asyncio.Future[None]) -> None:
-        super().__init__(line, deadline)
-        self.stored = stored
-
-    def done(self, error: Exception | None) -> None:
-        if self.stored.done():
-            return  # the caller left
-        if error is None:
-            self.stored.set_result(None)
-        else:
-            self.stored.set_exception(error)
-
-
 class Journal:
     """Takes lines on the event loop and confirms each when it is stored.
 
-    Open it in the process and on the loop that serves. ``group_stored`` is told, on the loop, how many records a
-    group had.
+    Open it in the process and on the loop that serves. Both are called on the loop: ``group_stored`` with the number of
+    records that were stored together, ``failed`` with ``internal`` when the store made a mistake.
     """
 
-    def __init__(self, store: Store, *, group_stored: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        group_stored: Callable[[int], None] = lambda _: None,
+        failed: Callable[[str], None] = lambda _: None,
+        pending_bytes_max: int = PENDING_BYTES_MAX,
+        group_bytes_max: int = GROUP_BYTES_MAX,
+    ) -> None:
         self.pending_bytes = 0
+        self.pending_bytes_max = pending_bytes_max
+        self._group_bytes_max = group_bytes_max
         self._store = store
         self._group_stored = group_stored
+        self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._gathering: list[Entry] = []
         self._busy = False  # whether the thread has a group
@@ -108,16 +104,10 @@ class Journal:
         self._thread = threading.Thread(target=self._run, name="audit-journal", daemon=True)
         self._thread.start()
 
-    def append(self, line: bytes, deadline: float) -> asyncio.Future[None]:
-        """Return a future that is done when ``line`` is stored; it raises what `Entry.done` is told."""
-        stored = self._loop.create_future()
-        self.submit(_Awaited(line, deadline, stored))
-        return stored
-
     def submit(self, entry: Entry) -> None:
         """Store the entry's line, and tell it when that is done. Raises `Overloaded` at once."""
         size = entry.size
-        if self.pending_bytes and self.pending_bytes + size > PENDING_BYTES_MAX:
+        if self.pending_bytes and self.pending_bytes + size > self.pending_bytes_max:
             raise Overloaded
         self.pending_bytes += size
         self._taken.append(entry)
@@ -156,7 +146,8 @@ class Journal:
         self._settle(stored, None)
         if failed:
             self._settle(failed, StorageFailed())
-        self._group_stored(len(stored))
+        if stored:
+            self._group_stored(len(stored))
         self._next_group()
 
     def _next_group(self) -> None:
@@ -186,19 +177,28 @@ class Journal:
     # -- on the journal's thread ------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        seconds = self._store.tick()
-        closing = False
-        while not closing:
+        groups: list[list[Entry] | None] = []  # None is the last
+        while True:
+            seconds = self._store_groups([entry for group in groups if group for entry in group])
+            if None in groups:
+                break
             groups = self._take(seconds)
-            closing = None in groups
-            try:
-                for group in _bounded(entry for entries in groups if entries for entry in entries):
-                    self._store_group(group)
-                seconds = self._store.tick()
-            except Exception:  # the thread must outlive every surprise, or every answer would be 503 from here on
-                log.exception("journal: the writer thread met an error of its own")
-                self._tell(self._next_group)
-        self._store.close()
+        try:
+            self._store.close()
+        except Exception:  # the thread ends here, and whoever joins it is not to wait
+            log.exception(_OWN_ERROR)
+
+    def _store_groups(self, entries: list[Entry]) -> float:
+        """Store them, and return for how long to wait for the next ones, in seconds."""
+        try:
+            for group in _bounded(entries, self._group_bytes_max):
+                self._store_group(group)
+            return self._store.tick()
+        except Exception:  # the thread must outlive every surprise, or every answer would be 503 from here on
+            log.exception(_OWN_ERROR)
+            self._call_on_loop(self._failed, "internal")
+            self._call_on_loop(self._finish, [], entries)  # those that were stored before are settled by then
+            return SURPRISED_SECONDS
 
     def _take(self, seconds: float) -> list[list[Entry] | None]:
         """Wait for a group, and take all that came meanwhile."""
@@ -219,19 +219,19 @@ class Journal:
                 wanted.append(entry)
                 lines.append(line)
         stored = self._store.store(lines) if lines else 0
-        self._tell(self._finish, wanted[:stored], wanted[stored:])
+        self._call_on_loop(self._finish, wanted[:stored], wanted[stored:])
 
-    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
+    def _call_on_loop(self, callback: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(callback, *arguments)
 
 
-def _bounded(entries: Iterable[Entry]) -> Iterable[list[Entry]]:
-    """Yield ``entries`` in groups of at most `GROUP_BYTES_MAX` bytes, or of one larger record."""
+def _bounded(entries: Iterable[Entry], bytes_max: int) -> Iterable[list[Entry]]:
+    """Yield ``entries`` in groups of at most ``bytes_max`` bytes, or of one larger record."""
     group: list[Entry] = []
     size = 0
     for entry in entries:
-        if group and size + entry.size > GROUP_BYTES_MAX:
+        if group and size + entry.size > bytes_max:
             yield group
             group, size = [], 0
         group.append(entry)

@@ -6,9 +6,9 @@ costs nothing where the writer (``AUDIT_FSYNC=always``) has done so already, and
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
-import os
 from typing import NamedTuple
 
 from .checkpoints import MARK_BYTES, Position, mark_of
@@ -70,8 +70,9 @@ class Reader:
     def close(self) -> None:
         """Let go of the open segment; `read` opens it again."""
         if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+            fd, self._fd = self._fd, None
+            with contextlib.suppress(OSError):  # it is gone all the same
+                self._files.close(fd)
 
     # -- steps ------------------------------------------------------------------------------------------------
 
@@ -83,7 +84,7 @@ class Reader:
         if number != self._segment:  # retention was faster, or it is the first one
             self._enter(number)
         try:
-            self._fd = os.open(f"{self.directory}/{segment_name(number)}", os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = self._files.open_to_read(f"{self.directory}/{segment_name(number)}")
         except FileNotFoundError:
             return False  # just now; the next call sees what is left
         self._durable = self._exhausted = (-1, -1)
@@ -96,7 +97,7 @@ class Reader:
     def _number_from(self, number: int) -> int | None:
         """Return the lowest segment number from ``number`` on."""
         try:
-            names = os.listdir(self.directory)
+            names = self._files.names(self.directory)
         except FileNotFoundError:
             return None
         numbers = [found for found in map(segment_number, names) if found is not None and found >= number]
@@ -105,14 +106,14 @@ class Reader:
     def _whole_lines(self, size_max: int) -> list[Line]:
         if self._fd is None:
             return []
-        stat = os.fstat(self._fd)
-        seen = (stat.st_size, stat.st_mtime_ns)
+        size, modified_ns, _ = self._files.status(self._fd)
+        seen = (size, modified_ns)
         if seen == self._exhausted:
             return []
         if seen != self._durable:
             self._sync(self._fd)
             self._durable = seen
-        if not self._stands(stat.st_size):
+        if not self._stands(size):
             log.warning(
                 "journal: segment %d of %s is not what it was: reading it again from its start",
                 self._segment,
@@ -120,7 +121,7 @@ class Reader:
                 extra={"hint": "duplicates with the same ids follow; the disk was full, or lost data in a crash"},
             )
             self._offset = self._lines = self._mark = 0
-        lines = self._split(self._block(self._fd, size_max, stat.st_size))
+        lines = self._split(self._block(self._fd, size_max, size))
         if not lines:
             self._exhausted = seen
         return lines
@@ -138,7 +139,7 @@ class Reader:
             return True
         if size < self._offset:
             return False
-        before = os.pread(self._fd, min(MARK_BYTES, self._offset), max(0, self._offset - MARK_BYTES))
+        before = self._files.read(self._fd, min(MARK_BYTES, self._offset), max(0, self._offset - MARK_BYTES))
         line = before[before.rfind(b"\n", 0, -1) + 1 :]
         return line.endswith(b"\n") and mark_of(line) == self._mark
 
@@ -147,7 +148,7 @@ class Reader:
         wanted = size_max
         while True:
             asked = min(wanted, size - self._offset)
-            data = os.pread(fd, asked, self._offset)
+            data = self._files.read(fd, asked, self._offset)
             end = data.rfind(b"\n") + 1
             if end or asked == size - self._offset or len(data) < asked:
                 return data[:end]

@@ -115,7 +115,7 @@ class Retention:
 
     def _unconfirmed(self, segments: Sequence[Segment]) -> dict[str, int]:
         """Return where in each of ``segments`` the first record is that some sink has not confirmed."""
-        states = checkpoints.states(self._journal_dir)
+        states = checkpoints.states(self._files, self._journal_dir)
         sinks = self._sinks.union(*states.values())
         found = {}
         for segment in segments if sinks else ():

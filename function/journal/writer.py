@@ -48,10 +48,11 @@ class Observer(Protocol):
 class _OpenSegment:
     """The segment being written. ``bytes`` counts whole lines; ``unsynced`` is what no fdatasync has confirmed.
 
-    The first ``answered`` blocks of ``unsynced`` were confirmed to the caller all the same (everysec).
+    The first ``answered`` blocks of ``unsynced`` were confirmed to the caller all the same (everysec). On a file that
+    is ``poisoned`` an fdatasync has failed: the next one would succeed, and say nothing.
     """
 
-    __slots__ = ("answered", "bytes", "fd", "opened", "path", "records", "unsynced", "unsynced_bytes")
+    __slots__ = ("answered", "bytes", "fd", "opened", "path", "poisoned", "records", "unsynced", "unsynced_bytes")
 
     def __init__(self, path: str, fd: int, opened: float) -> None:
         self.path = path
@@ -60,6 +61,7 @@ class _OpenSegment:
         self.bytes = 0
         self.records = 0
         self.answered = 0
+        self.poisoned = False
         self.unsynced: list[bytes] = []
         self.unsynced_bytes = 0
 
@@ -106,7 +108,8 @@ class Writer:
         """Write ``lines`` and return when they are as durable as asked: all of them, or the first n.
 
         Returns how many are stored. Fewer than given means trouble, which was logged and counted; the rest is
-        not claimed (though some of it may be on disk). Never raises `OSError`.
+        not claimed (though some of it may be on disk). Never raises `OSError`; where it raises, for a mistake of our
+        own, none is claimed, and the next call starts a new segment.
         """
         stored = 0
         used = self._segment.bytes if self._segment else 0
@@ -121,11 +124,30 @@ class Writer:
                 self._observer.wrote(len(piece), sum(map(len, piece)))
         except OSError as error:
             self._complain("store records", error)
+        except BaseException:
+            self._abandon()
+            raise
         return stored
 
     def tick(self) -> float:
         """Do what is due with time: sync, cut by age, heartbeat. Return seconds until it is worth calling again."""
-        now = time.monotonic()
+        try:
+            return self._tick(time.monotonic())
+        except BaseException:
+            self._abandon()
+            raise
+
+    def close(self) -> None:
+        """Sync and close the segment, and say by a heartbeat in 1970 that this writer is gone."""
+        self._cut()
+        if self.directory:
+            with contextlib.suppress(OSError):
+                self._files.touch(f"{self.directory}/{LOCK}", 0)
+        self._leave_directory()
+
+    # -- its steps --------------------------------------------------------------------------------------------
+
+    def _tick(self, now: float) -> float:
         if not self.opened and not self._open_journal():
             return SYNC_SECONDS
         if self._segment and self._segment.unsynced and now - self._synced >= SYNC_SECONDS:
@@ -142,16 +164,6 @@ class Writer:
         if self._segment and self._limits.segment_age_max:
             waits.append(self._segment.opened + self._limits.segment_age_max - now)
         return max(0.01, min(waits))
-
-    def close(self) -> None:
-        """Sync and close the segment, and say by a heartbeat in 1970 that this writer is gone."""
-        self._cut()
-        if self.directory:
-            with contextlib.suppress(OSError):
-                self._files.touch(f"{self.directory}/{LOCK}", 0)
-        self._leave_directory()
-
-    # -- its steps --------------------------------------------------------------------------------------------
 
     def _store_piece(self, data: bytes) -> _OpenSegment:
         """Store one block in one segment, and return it: a new one where the first one fails. Raises `OSError`."""
@@ -197,9 +209,13 @@ class Writer:
     def _sync(self, segment: _OpenSegment) -> None:
         """Make the segment durable, and be sure that it still has a name to be found by."""
         started = time.perf_counter()
-        self._files.datasync(segment.fd)
+        try:
+            self._files.datasync(segment.fd)
+        except OSError:
+            segment.poisoned = True
+            raise
         self._observer.synced(time.perf_counter() - started)
-        if not self._files.links(segment.fd):
+        if not self._files.status(segment.fd).links:
             self._observer.lost("removed", segment.records)
             raise FileNotFoundError(errno.ENOENT, "the segment was removed while in use", segment.path)
         segment.unsynced.clear()
@@ -219,8 +235,7 @@ class Writer:
                 self._seal(segment)
                 raise
         except OSError:
-            if broken.answered:
-                self._observer.lost("journal", sum(block.count(b"\n") for block in broken.unsynced[: broken.answered]))
+            self._count_answered(broken)
             raise
         return segment
 
@@ -244,6 +259,25 @@ class Writer:
             self._sync_answered()
         if self._segment:
             self._seal(self._segment)
+
+    def _abandon(self) -> None:
+        """Let go of a segment of which it is not known any more what it holds: cutting it back could cut too much."""
+        segment, self._segment = self._segment, None
+        if segment is None:
+            return
+        try:
+            if segment.answered:
+                self._sync(segment) if not segment.poisoned else self._count_answered(segment)
+        except OSError:
+            self._count_answered(segment)
+        with contextlib.suppress(OSError):
+            self._files.close(segment.fd)
+        self._on_cut()
+
+    def _count_answered(self, broken: _OpenSegment) -> None:
+        """Count as lost what was answered (everysec) and cannot be made durable."""
+        if broken.answered:
+            self._observer.lost("journal", sum(block.count(b"\n") for block in broken.unsynced[: broken.answered]))
 
     def _seal(self, segment: _OpenSegment) -> None:
         if self._segment is segment:

@@ -28,9 +28,9 @@ from ports import free_ports
 from processes import Program, stopping
 from report import Report
 
-from function.forwarding import record
-from function.rendering.event import EventFormat
-from function.rendering.review import ReviewFormat
+from function.record import reading as record
+from function.record.event_format import EventFormat
+from function.record.review_format import ReviewFormat
 from function.review import decode
 
 FORWARD = [sys.executable, "-m", "function", "forward"]
@@ -140,7 +140,7 @@ def test_the_cloudevents_sdk_for_go_validates_every_event(
         assert forward(tmp_path / "journal", "cloudevents", url, AUDIT_FORMAT=record_format) == (len(lines), 0)
     accepted, refused = said(log, "accepted"), said(log, "refused")[1:]
     assert refused == []
-    assert accepted == [record.decode(line).id for line in lines]  # in the journal's order
+    assert accepted == [record.read(line).id for line in lines]  # in the journal's order
     report.rows(SECTION, HEADER, ["CloudEvents SDK for Go", record_format, len(lines), len(accepted), len(refused)])
 
 
@@ -163,7 +163,7 @@ def test_googles_client_reads_back_what_was_forwarded(
         counts = forward(tmp_path / "journal", "google-cloud-logging", f"http://127.0.0.1:{port}", **more)
         assert counts == (len(lines), 0)
         entries = read_back(f"localhost:{port}", "projects/some-project")
-    assert sorted(entry.insert_id for entry in entries) == sorted(record.decode(line).id for line in lines)
+    assert sorted(entry.insert_id for entry in entries) == sorted(record.read(line).id for line in lines)
     assert {entry.resource.labels["cluster_name"] for entry in entries} == {"prod"}
     assert all(type(entry).pb(entry).HasField("json_payload") for entry in entries)
     report.rows(SECTION, HEADER, ["Cloud Logging (drongo)", record_format, len(lines), len(entries), 0])
@@ -243,7 +243,7 @@ def test_what_clashes_in_opensearch_is_set_aside_without_the_template_and_taken_
         ask(f"{opensearch}/{index}/_refresh")
         assert ask(f"{opensearch}/{index}/_count")["count"] == 3 - rejected
     (entry,) = (tmp_path / "none" / "rejected" / "by-elasticsearch.ndjson").read_bytes().splitlines()
-    assert json.loads(entry)["id"] == record.decode(clash).id
+    assert json.loads(entry)["id"] == record.read(clash).id
     streams = ask(f"{opensearch}/_data_stream/clash-install")["data_streams"]
     assert [stream["name"] for stream in streams] == ["clash-install"]
 
@@ -256,7 +256,7 @@ def test_opensearch_answers_409_for_what_it_has_and_that_counts_as_delivered(ope
     for run in ("first", "second"):
         write_journal(tmp_path / run, lines)
         assert forward(tmp_path / run, "elasticsearch", opensearch, **more) == (100, 0)
-    action = json.dumps({"create": {"_index": index, "_id": record.decode(lines[0]).id}}).encode()
+    action = json.dumps({"create": {"_index": index, "_id": record.read(lines[0]).id}}).encode()
     request = urllib.request.Request(
         f"{opensearch}/_bulk",
         action + b'\n{"@timestamp":"2026-01-01T00:00:00Z"}\n',

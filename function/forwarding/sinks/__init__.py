@@ -1,14 +1,20 @@
-"""The sinks that ``AUDIT_FORWARD_TO`` names, one module each; a module is imported when its sink is made."""
+"""The sinks that ``AUDIT_FORWARD_TO`` names, one module each: its settings, and the sink that is made of them.
+
+A module is imported when its sink is wanted, or its settings are; the client of its backend not before a sink is made.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib
 
-from ...settings import Forwarding
+from ...configuration.settings import ForwardingSettings, SinkSettings, SinkTable
 from ..sink import Sink
+from ..sink_kind import SinkKind
 
-__all__ = ["make"]
+__all__ = ["SINKS", "make_sinks"]
 
+# By the name of a sink, its module in this package: what it has there is ``KIND``, a `SinkKind`.
 _MODULES = {
     "audit-webhook": "audit_webhook",
     "cloudevents": "cloud_events",
@@ -17,8 +23,18 @@ _MODULES = {
 }
 
 
-def make(name: str, settings: Forwarding) -> Sink:
-    """Return the sink ``name`` as set up; nothing is opened yet."""
-    module = importlib.import_module(f".{_MODULES[name]}", __package__)
-    sink: Sink = module.make(settings)
-    return sink
+def make_sinks(settings: ForwardingSettings) -> list[Sink]:
+    """Return the sinks to forward to, as set up; nothing is opened yet. Raises `SinkError`."""
+    return [_kind(name).make(settings.sinks[name]) for name in settings.to]
+
+
+def _kind(name: str) -> SinkKind:
+    kind: SinkKind = importlib.import_module(f".{_MODULES[name]}", __package__).KIND
+    return kind
+
+
+def _settings(name: str) -> SinkSettings:
+    return _kind(name).settings
+
+
+SINKS: SinkTable = {name: functools.partial(_settings, name) for name in _MODULES}

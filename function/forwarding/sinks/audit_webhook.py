@@ -4,20 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...settings import AuditWebhook, Forwarding
-from ..posting import Credentials, Poster, judged
-from ..record import Record
-from ..sink import DELIVERED, Bounds, Outcome, Payload, Retry, TooLarge
+import msgspec
 
-__all__ = ["AuditWebhookSink", "make"]
+from ...configuration import parsers
+from ...configuration.settings import FILE_HINT, Mistake, Setting, SinkSettings, Values
+from ...record.reading import Record
+from ..http import Credentials, Poster, judged
+from ..sink import DELIVERED, BatchBounds, Outcome, Payload, Retry, TooLarge
+from ..sink_kind import URL_HINT, BatchMaxima, SinkKind, batch_bounds, batch_settings, missing
+
+__all__ = ["KIND"]
+
+_SETTINGS = (
+    Setting("AUDIT_WEBHOOK_URL", "", "audit-webhook: where EventLists are POSTed", parsers.url, URL_HINT, secret=True),
+    Setting("AUDIT_WEBHOOK_CA_FILE", "", "audit-webhook: PEM certificates of its authority", parsers.readable_file,
+            FILE_HINT),
+    Setting("AUDIT_WEBHOOK_TOKEN_FILE", "", "audit-webhook: a bearer token; read again when it changes",
+            parsers.readable_file, FILE_HINT),
+    *batch_settings("WEBHOOK", "audit-webhook", records=400, size="10MiB", record="256KiB",
+                    most=BatchMaxima(10_000, 64 << 20, 64 << 20)),
+)  # fmt: skip
+
+
+class AuditWebhookSettings(msgspec.Struct, frozen=True):
+    """Empty files: none."""
+
+    url: str
+    ca_file: str
+    token_file: str
+    bounds: BatchBounds
+
+
+def _read(values: Values) -> AuditWebhookSettings:
+    return AuditWebhookSettings(
+        url=values["AUDIT_WEBHOOK_URL"],
+        ca_file=values["AUDIT_WEBHOOK_CA_FILE"],
+        token_file=values["AUDIT_WEBHOOK_TOKEN_FILE"],
+        bounds=batch_bounds("WEBHOOK", values),
+    )
+
+
+def _mistakes(values: Values, wanted: bool) -> list[Mistake]:
+    if not wanted:
+        return []
+    found = [] if values["AUDIT_WEBHOOK_URL"] else [missing("audit-webhook", "AUDIT_WEBHOOK_URL")]
+    if values["AUDIT_FORMAT"] != "event":
+        hint = "set AUDIT_FORMAT=event: audit webhooks take audit.k8s.io Events and nothing else"
+        found.append(Mistake("AUDIT_FORMAT", values["AUDIT_FORMAT"], "cannot be sent to audit-webhook", hint))
+    return found
+
 
 _HEAD = b'{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{},"items":['
 _HEADERS = {"Content-Type": "application/json"}
-
-
-def make(settings: Forwarding) -> AuditWebhookSink:
-    """Return the sink."""
-    return AuditWebhookSink(settings.audit_webhook)
 
 
 class AuditWebhookSink:
@@ -25,9 +63,8 @@ class AuditWebhookSink:
 
     name = "audit-webhook"
 
-    def __init__(self, settings: AuditWebhook) -> None:
-        self.bounds = Bounds(settings.batch_records_max, settings.batch_bytes_max)
-        self._record_bytes_max = settings.record_bytes_max
+    def __init__(self, settings: AuditWebhookSettings) -> None:
+        self.bounds = settings.bounds
         credentials = Credentials(bearer_file=settings.token_file)
         self._poster = Poster(settings.url, ca_file=settings.ca_file, credentials=credentials)
 
@@ -37,7 +74,7 @@ class AuditWebhookSink:
 
     def encode(self, record: Record) -> Payload:
         """Return the Event's own bytes. Raises `TooLarge`."""
-        if len(record.line) > self._record_bytes_max:
+        if len(record.line) > self.bounds.record_bytes_max:
             raise TooLarge
         return Payload(len(record.line) + 1, record.line)
 
@@ -50,3 +87,6 @@ class AuditWebhookSink:
     def close(self) -> None:
         """Close the connection."""
         self._poster.close()
+
+
+KIND = SinkKind(SinkSettings(_SETTINGS, _read, _mistakes), AuditWebhookSink)

@@ -3,27 +3,80 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from cloudevents.conversion import to_binary
-from cloudevents.http import CloudEvent
+import msgspec
 
-from ...settings import CloudEvents, Forwarding
-from ..posting import Answer, Poster
-from ..record import Record
-from ..sink import DELIVERED, Bounds, Outcome, Payload, Refused, Rejected, Retry, TooLarge
+from ...configuration import parsers
+from ...configuration.settings import FILE_HINT, Mistake, Setting, SinkSettings, Values
+from ...record.reading import Record
+from ..http import Answer, Poster
+from ..sink import DELIVERED, BatchBounds, Outcome, Payload, Refused, Rejected, Retry, TooLarge
+from ..sink_kind import URL_HINT, BatchMaxima, SinkKind, batch_bounds, batch_settings, missing
 
-__all__ = ["CloudEventsSink", "make"]
+__all__ = ["KIND"]
+
+
+def _overrides(text: str) -> str:
+    try:
+        document = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON") from None
+    extensions = (document.get("extensions") or {}) if isinstance(document, dict) else None
+    if not isinstance(extensions, dict):
+        raise ValueError("not an object with the key extensions")  # noqa: TRY004 - what every parser raises
+    for name, value in extensions.items():
+        if not re.fullmatch(r"[a-z0-9]{1,20}", name) or not re.fullmatch(r"[\x20-\x7e]{0,1024}", str(value)):
+            raise ValueError("extensions need names of lower-case letters and digits, and printable values")
+    return text
+
+
+_SETTINGS = (
+    Setting("AUDIT_CLOUDEVENTS_URL", "", "cloudevents: where events are POSTed; without it, `K_SINK`", parsers.url,
+            URL_HINT, secret=True),
+    Setting("AUDIT_CLOUDEVENTS_CA_FILE", "", "cloudevents: PEM certificates of its authority; without it, "
+            "`K_CA_CERTS`", parsers.readable_file, FILE_HINT),
+    *batch_settings("CLOUDEVENTS", "cloudevents", records=100, size="5MiB", record="1000000",
+                    most=BatchMaxima(10_000, 64 << 20, 64 << 20)),
+    Setting("K_SINK", "", "cloudevents: the URL that Knative's SinkBinding injects", parsers.url, URL_HINT,
+            secret=True),
+    Setting("K_CE_OVERRIDES", "", "cloudevents: extensions that SinkBinding injects", _overrides,
+            "SinkBinding's ceOverrides makes it"),
+    Setting("K_CA_CERTS", "", "cloudevents: certificates that SinkBinding injects (PEM)", str,
+            "SinkBinding makes it", secret=True),
+)  # fmt: skip
+
+
+class CloudEventsSettings(msgspec.Struct, frozen=True):
+    """``overrides`` is JSON, ``ca_pem`` certificates: Knative's SinkBinding gives both."""
+
+    url: str
+    overrides: str
+    ca_file: str
+    ca_pem: str
+    bounds: BatchBounds
+
+
+def _read(values: Values) -> CloudEventsSettings:
+    return CloudEventsSettings(
+        url=values["AUDIT_CLOUDEVENTS_URL"] or values["K_SINK"],
+        overrides=values["K_CE_OVERRIDES"],
+        ca_file=values["AUDIT_CLOUDEVENTS_CA_FILE"],
+        ca_pem=values["K_CA_CERTS"],
+        bounds=batch_bounds("CLOUDEVENTS", values),
+    )
+
+
+def _mistakes(values: Values, wanted: bool) -> list[Mistake]:
+    is_set = values["AUDIT_CLOUDEVENTS_URL"] or values["K_SINK"]
+    return [] if is_set or not wanted else [missing("cloudevents", "AUDIT_CLOUDEVENTS_URL")]
+
 
 TYPE_REVIEW = "kube-audit-function.review.v1"
 TYPE_EVENT = "kube-audit-function.event.v1"
-
-
-def make(settings: Forwarding) -> CloudEventsSink:
-    """Return the sink."""
-    return CloudEventsSink(settings.cloudevents)
 
 
 class CloudEventsSink:
@@ -31,9 +84,12 @@ class CloudEventsSink:
 
     name = "cloudevents"
 
-    def __init__(self, settings: CloudEvents) -> None:
-        self.bounds = Bounds(settings.batch_records_max, settings.batch_bytes_max)
-        self._record_bytes_max = settings.record_bytes_max
+    def __init__(self, settings: CloudEventsSettings) -> None:
+        from cloudevents.conversion import to_binary  # noqa: PLC0415 - whoever only reads settings sends nothing
+        from cloudevents.http import CloudEvent  # noqa: PLC0415 - as above
+
+        self._event, self._to_binary = CloudEvent, to_binary
+        self.bounds = settings.bounds
         self._overrides = _extensions(settings.overrides)
         self._poster = Poster(settings.url, ca_file=settings.ca_file, ca_pem=settings.ca_pem)
 
@@ -43,22 +99,22 @@ class CloudEventsSink:
 
     def encode(self, record: Record) -> Payload:
         """Return headers and body. Raises `TooLarge`."""
-        if len(record.line) > self._record_bytes_max:
+        if len(record.line) > self.bounds.record_bytes_max:
             raise TooLarge
+        path = record.object.path()
         attributes = {
             "id": record.id,
             "source": f"/clusters/{record.cluster}" if record.cluster else "/kube-audit-function",
             "type": TYPE_EVENT if record.is_event else TYPE_REVIEW,
-            "subject": _ascii(record.object_path()),
+            "subject": _ascii(path),
             "datacontenttype": "application/json",
-            "partitionkey": _ascii(record.object_path()),
+            "partitionkey": _ascii(path),
+            "time": record.received,
             **self._overrides,
         }
-        if record.received:
-            attributes["time"] = record.received
         if record.truncated:
             attributes["truncated"] = "true"
-        headers, body = to_binary(CloudEvent(attributes, record.line))
+        headers, body = self._to_binary(self._event(attributes, record.line))
         return Payload(len(body), (headers, body))
 
     def send(self, batch: Sequence[Payload]) -> list[Outcome]:
@@ -104,3 +160,6 @@ def _extensions(overrides: str) -> dict[str, str]:
 def _ascii(text: str) -> str:
     """Percent-encode what the HTTP binding does not let into a header."""
     return quote(text, safe="/:@!$&'()*+,;=-._~ ")
+
+
+KIND = SinkKind(SinkSettings(_SETTINGS, _read, _mistakes), CloudEventsSink)

@@ -14,12 +14,70 @@ from typing import Any
 import msgspec
 import orjson
 
-from ...settings import Elasticsearch, Forwarding
-from ..posting import Answer, Credentials, Poster, judged
-from ..record import Record
-from ..sink import DELIVERED, Bounds, Outcome, Payload, Refused, Rejected, Retry, SinkError, TooLarge
+from ...configuration import parsers
+from ...configuration.settings import FILE_HINT, Mistake, Setting, SinkSettings, Values
+from ...record.reading import Record
+from ..http import Answer, Credentials, Poster, judged
+from ..sink import DELIVERED, BatchBounds, Outcome, Payload, Refused, Rejected, Retry, SinkError, TooLarge
+from ..sink_kind import URL_HINT, BatchMaxima, SinkKind, batch_bounds, batch_settings, missing
 
-__all__ = ["ElasticsearchSink", "index_template", "make"]
+__all__ = ["KIND", "index_template"]
+
+_SETTINGS = (
+    Setting("AUDIT_ELASTICSEARCH_URL", "", "elasticsearch: the server, and its path before `/_bulk`", parsers.url,
+            URL_HINT, secret=True),
+    Setting("AUDIT_ELASTICSEARCH_INDEX", "kube-audit", "elasticsearch: the data stream",
+            parsers.word(r"[a-z0-9][a-z0-9._-]{0,199}", "not lower-case letters, digits, '.', '_' and '-'"),
+            "use a name such as kube-audit"),
+    Setting("AUDIT_ELASTICSEARCH_TEMPLATE", "none", "elasticsearch: `install` puts the index template there at the "
+            "start", parsers.one_of("none", "install"), "docs/forwarding.md says what it holds"),
+    Setting("AUDIT_ELASTICSEARCH_CA_FILE", "", "elasticsearch: PEM certificates of its authority",
+            parsers.readable_file, FILE_HINT),
+    Setting("AUDIT_ELASTICSEARCH_API_KEY_FILE", "", "elasticsearch: an API key, as Elasticsearch encodes it",
+            parsers.readable_file, FILE_HINT),
+    Setting("AUDIT_ELASTICSEARCH_USERNAME", "", "elasticsearch: name for basic authentication",
+            parsers.word(r"[\x21-\x39\x3b-\x7e]{1,256}", "not a name of printable ASCII without ':'"),
+            "set it together with AUDIT_ELASTICSEARCH_PASSWORD_FILE"),
+    Setting("AUDIT_ELASTICSEARCH_PASSWORD_FILE", "", "elasticsearch: its password", parsers.readable_file, FILE_HINT),
+    *batch_settings("ELASTICSEARCH", "elasticsearch", records=1000, size="5MiB", record="8MiB",
+                    most=BatchMaxima(100_000, 90 << 20, 90 << 20)),
+)  # fmt: skip
+
+
+class ElasticsearchSettings(msgspec.Struct, frozen=True):
+    """Empty files and names: none."""
+
+    url: str
+    index: str
+    template: str  # none | install
+    ca_file: str
+    api_key_file: str
+    username: str
+    password_file: str
+    bounds: BatchBounds
+
+
+def _read(values: Values) -> ElasticsearchSettings:
+    return ElasticsearchSettings(
+        url=values["AUDIT_ELASTICSEARCH_URL"],
+        index=values["AUDIT_ELASTICSEARCH_INDEX"],
+        template=values["AUDIT_ELASTICSEARCH_TEMPLATE"],
+        ca_file=values["AUDIT_ELASTICSEARCH_CA_FILE"],
+        api_key_file=values["AUDIT_ELASTICSEARCH_API_KEY_FILE"],
+        username=values["AUDIT_ELASTICSEARCH_USERNAME"],
+        password_file=values["AUDIT_ELASTICSEARCH_PASSWORD_FILE"],
+        bounds=batch_bounds("ELASTICSEARCH", values),
+    )
+
+
+def _mistakes(values: Values, wanted: bool) -> list[Mistake]:
+    is_missing = wanted and not values["AUDIT_ELASTICSEARCH_URL"]
+    found = [missing("elasticsearch", "AUDIT_ELASTICSEARCH_URL")] if is_missing else []
+    if bool(values["AUDIT_ELASTICSEARCH_USERNAME"]) != bool(values["AUDIT_ELASTICSEARCH_PASSWORD_FILE"]):
+        hint = "set both AUDIT_ELASTICSEARCH_USERNAME and AUDIT_ELASTICSEARCH_PASSWORD_FILE, or neither"
+        found.append(Mistake("AUDIT_ELASTICSEARCH_USERNAME", "", "basic authentication needs name and password", hint))
+    return found
+
 
 log = logging.getLogger("audit.forward")
 
@@ -27,11 +85,6 @@ _NDJSON = {"Content-Type": "application/x-ndjson"}
 _JSON = {"Content-Type": "application/json"}
 # Of one item: what may pass. 403 is an index that a full disk has made read-only, 404 one that is being made.
 _RETRY_STATUS = frozenset({403, 404, 408, 429})
-
-
-def make(settings: Forwarding) -> ElasticsearchSink:
-    """Return the sink."""
-    return ElasticsearchSink(settings.elasticsearch)
 
 
 class _Error(msgspec.Struct):
@@ -57,9 +110,8 @@ class ElasticsearchSink:
 
     name = "elasticsearch"
 
-    def __init__(self, settings: Elasticsearch) -> None:
-        self.bounds = Bounds(settings.batch_records_max, settings.batch_bytes_max)
-        self._record_bytes_max = settings.record_bytes_max
+    def __init__(self, settings: ElasticsearchSettings) -> None:
+        self.bounds = settings.bounds
         self._index = settings.index
         self._install = settings.template == "install"
         credentials = Credentials(
@@ -78,7 +130,7 @@ class ElasticsearchSink:
 
     def encode(self, record: Record) -> Payload:
         """Return the two lines of ``_bulk``: the document is the record, with ``@timestamp``. Raises `TooLarge`."""
-        if len(record.line) > self._record_bytes_max:
+        if len(record.line) > self.bounds.record_bytes_max:
             raise TooLarge
         document = b'{"@timestamp":%b,%b' % (orjson.dumps(record.received), record.line[1:])
         lines = b'%b%b"}}\n%b\n' % (self._action, record.id.encode(), document)
@@ -147,3 +199,6 @@ def _outcome(item: _Item) -> Outcome:
     if item.status in _RETRY_STATUS or item.status >= 500:
         return Retry(f"item: HTTP {item.status} {kind}".rstrip())
     return Rejected(f"HTTP {item.status} {kind}: {reason or ''}")
+
+
+KIND = SinkKind(SinkSettings(_SETTINGS, _read, _mistakes), ElasticsearchSink)

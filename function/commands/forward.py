@@ -1,0 +1,206 @@
+"""`python -m function forward`: the forwarder as a process, of `serve`, as a sidecar, as a job.
+
+forward                forward until SIGTERM, then drain
+forward --once         forward all that is there, then end
+forward --check        send one test record to each sink, and say what became of it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from .. import logs
+from ..configuration.settings import Mistake, Settings
+from ..forwarding.forwarder import Forwarder
+from ..forwarding.sink import Sink, SinkError
+from ..forwarding.sinks import make_sinks
+from ..forwarding.trial import try_sink
+from ..metrics import Metrics, serve_metrics
+from ..record.event_format import EventFormat
+from ..record.review_format import ReviewFormat
+from ..serving.forwarder_process import DRAIN
+from ..startup import settings_or_exit
+from .progress import Progress
+
+__all__ = ["main"]
+
+log = logging.getLogger("audit.forward")
+
+USAGE = "usage: python -m function forward [--once | --check]   (settings come from the environment)"
+Status = Mapping[str, Mapping[str, float]]
+Report = Callable[[Status], None]
+
+NICE = 10  # beside a process that answers reviews: these go first
+TICK_SECONDS = 1.0
+QUICK_TICK_SECONDS = 0.1  # while somebody waits for the end
+STOP_SECONDS = 2.0
+
+
+def main(arguments: list[str]) -> int:
+    """Forward; return 0, 1 where something was left or refused, 2 for a mistake in arguments or settings."""
+    if arguments not in ([], ["--once"], ["--check"], ["--supervised"]):
+        print(USAGE, file=sys.stderr)
+        return 2
+    mode = arguments[0] if arguments else ""
+    settings = settings_or_exit(os.environ)
+    if not settings.forwarding.to:
+        hint = "name the sinks to forward to; docs/forwarding.md describes each"
+        print(f"kube-audit-function: {Mistake('AUDIT_FORWARD_TO', '', 'not set', hint)}", file=sys.stderr)
+        return 2
+    try:
+        sinks = make_sinks(settings.forwarding)
+    except SinkError as error:
+        print(f"kube-audit-function: {error} (hint: {error.hint})", file=sys.stderr)
+        return 2
+    logs.configure(settings.log_level)
+    if mode == "--check":
+        return _check(sinks, settings)
+    forwarder = Forwarder(
+        settings.journal.dir,
+        sinks,
+        batch_seconds=0.0 if mode == "--once" else settings.forwarding.batch_seconds,
+        everything=mode == "--once",
+    )
+    if mode == "--once":
+        return _once(forwarder)
+    return _forever(forwarder, settings, supervised=mode == "--supervised")
+
+
+def _check(sinks: list[Sink], settings: Settings) -> int:
+    record_format = EventFormat() if settings.recording.format == "event" else ReviewFormat()
+    trials = [try_sink(sink, record_format) for sink in sinks]
+    for sink, trial in zip(sinks, trials, strict=True):
+        print(f"{sink.name}: {trial.text}")
+    return 0 if all(trial.delivered for trial in trials) else 1
+
+
+# -- until everything is confirmed ----------------------------------------------------------------------------------
+
+
+def _once(forwarder: Forwarder) -> int:
+    ending = _Ending()
+    ending.on_signals()
+    progress = Progress("records")
+    forwarder.start()
+    forwarder.drain()
+    most = 0
+    while True:
+        forwarder.tick()
+        left = max(forwarder.left().values())
+        most = max(most, left)
+        progress.show(most - left, most)
+        if forwarder.failure() or ending.asked.is_set() or (not left and forwarder.is_counted()):
+            break
+        ending.asked.wait(QUICK_TICK_SECONDS)
+    forwarder.stop(STOP_SECONDS)
+    progress.end()
+    status = forwarder.status()
+    for sink, now in status.items():
+        summary = {name: int(now[name]) for name in ("forwarded", "rejected", "truncated", "retried")}
+        summary["left"] = int(now["lag_records"])
+        print(f"{sink}: " + ", ".join(f"{count} {name}" for name, count in summary.items()))
+    if forwarder.elsewhere:
+        print(f"{forwarder.elsewhere} directories are with another forwarder", file=sys.stderr)
+    return 1 if left or forwarder.failure() or forwarder.elsewhere else 0
+
+
+# -- until asked to end ----------------------------------------------------------------------------------------------
+
+
+def _forever(forwarder: Forwarder, settings: Settings, *, supervised: bool) -> int:
+    ending = _Ending()
+    if supervised:
+        os.nice(NICE)
+        ending.on_standard_input()
+    else:
+        ending.on_signals()
+    report = _reporter(settings, supervised=supervised)
+    log.info("forwarding %s to %s", settings.journal.dir, ", ".join(settings.forwarding.to))
+    forwarder.start()
+    while not ending.asked.is_set():
+        forwarder.tick()
+        report(forwarder.status())
+        ending.asked.wait(TICK_SECONDS)
+    if not ending.at_once:
+        _drain(forwarder, ending, settings.forwarding.drain_seconds, report)
+    forwarder.stop(STOP_SECONDS)
+    report(forwarder.status())
+    left = {sink: records for sink, records in forwarder.left().items() if records}
+    if left and not supervised:
+        hint = "they are in the journal: the next forwarder on this volume goes on with them"
+        log.warning("forward: records left: %s", ", ".join(f"{s}: {n}" for s, n in left.items()), extra={"hint": hint})
+    return 0
+
+
+def _drain(forwarder: Forwarder, ending: _Ending, seconds: float, report: Report) -> None:
+    """Forward what is left, for ``seconds`` at most."""
+    until = time.monotonic() + seconds
+    forwarder.drain()
+    while True:
+        forwarder.tick()
+        report(forwarder.status())
+        if not any(forwarder.left().values()) or ending.at_once or time.monotonic() >= until:
+            return
+        time.sleep(min(QUICK_TICK_SECONDS, max(0.0, until - time.monotonic())))
+
+
+class _Ending:
+    """Whether to end: ``asked``, and whether there is no time to drain: ``at_once``."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.at_once = False
+
+    def on_signals(self) -> None:
+        """End on SIGTERM and SIGINT; the second one ends at once."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._signalled)
+
+    def on_standard_input(self) -> None:
+        """End when our parent says so on standard input, and at once when it is gone.
+
+        A terminal sends Ctrl-C to the whole group: the parent decides what it means.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        threading.Thread(target=self._follow_parent, name="audit-parent", daemon=True).start()
+
+    def _signalled(self, number: int, frame: object) -> None:
+        del number, frame
+        self.at_once = self.asked.is_set()
+        self.asked.set()
+
+    def _follow_parent(self) -> None:
+        # Not through sys.stdin: a thread that waits there would keep the interpreter from ending.
+        read = b""
+        while part := os.read(0, 4096):
+            read += part
+            if DRAIN in read:
+                self.asked.set()
+        self.at_once = True
+        self.asked.set()
+
+
+def _reporter(settings: Settings, *, supervised: bool) -> Report:
+    """Return who takes our status: our parent, or metrics of our own."""
+    if supervised:
+        return _report_to_parent
+    metrics = Metrics()
+    metrics.forwarder_started(settings.forwarding.to)
+    # In one pod with `serve` the port is taken, and says so in the log.
+    serve_metrics(metrics, settings.serving.metrics_port)
+    return metrics.forwarder_status
+
+
+def _report_to_parent(status: Status) -> None:
+    with contextlib.suppress(OSError):  # it is gone: standard input says so too
+        sys.stdout.write(json.dumps(status) + "\n")
+        sys.stdout.flush()

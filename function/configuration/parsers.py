@@ -1,0 +1,136 @@
+"""Text of an environment variable to a value: each parser raises `ValueError` with the problem, in a few words."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from .units import parse_bytes, parse_seconds
+
+__all__ = [
+    "age",
+    "bound",
+    "cluster_name",
+    "names_of",
+    "number",
+    "one_of",
+    "readable_directory",
+    "readable_file",
+    "seconds",
+    "size",
+    "url",
+    "word",
+]
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """Return a parser of one of ``words``."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"not one of {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def number(low: float, high: float) -> Callable[[str], int]:
+    """Return a parser of whole numbers from ``low`` to ``high``."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,9}", text):
+            raise ValueError("not a whole number")
+        if not low <= int(text) <= high:
+            raise ValueError(f"not between {low} and {high}")
+        return int(text)
+
+    return parse
+
+
+def seconds(text: str) -> float:
+    """Return seconds, an hour at most. A bare number will do: the setting's own name says the unit."""
+    parsed = float(text) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text) else parse_seconds(text)
+    if parsed > 3600:
+        raise ValueError("longer than 1h")
+    return parsed
+
+
+def age(text: str) -> float:
+    """Return seconds, 0 for none."""
+    return 0.0 if text in ("", "none") else parse_seconds(text, days=True)
+
+
+def size(low: int, high: int) -> Callable[[str], int]:
+    """Return a parser of sizes in bytes from ``low`` to ``high``."""
+
+    def parse(text: str) -> int:
+        parsed = parse_bytes(text)
+        if not low <= parsed <= high:
+            raise ValueError(f"not between {low} and {high} bytes")
+        return parsed
+
+    return parse
+
+
+def bound(text: str) -> int:
+    """Return bytes, 0 for no bound."""
+    return 0 if text in ("", "none") else parse_bytes(text)
+
+
+def cluster_name(text: str) -> str:
+    """Return a cluster's name, empty for none."""
+    if text and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", text):
+        raise ValueError("not a name of letters, digits, '-', '_' and '.'")
+    return text
+
+
+def names_of(known: Callable[[], tuple[str, ...]]) -> Callable[[str], tuple[str, ...]]:
+    """Return a parser of a list of names that are ``known``, separated by commas."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in text.split(",") if name.strip())
+        if not set(names) <= set(known()) or len(set(names)) < len(names):
+            raise ValueError(f"not a list of {', '.join(known())}, each once")
+        return names
+
+    return parse
+
+
+def url(text: str) -> str:
+    """Return an http or https URL without credentials, empty for none."""
+    if not text:
+        return text
+    parts = urlsplit(text)  # raises ValueError for some
+    if parts.scheme not in ("http", "https") or not parts.hostname or not text.isascii() or not text.isprintable():
+        raise ValueError("not an http:// or https:// URL")
+    if parts.username is not None or parts.fragment or " " in text:
+        raise ValueError("a URL with credentials, a fragment or white space")
+    _ = parts.port  # raises ValueError where it is no port
+    return text
+
+
+def word(pattern: str, problem: str) -> Callable[[str], str]:
+    """Return a parser of text that ``pattern`` matches, or of nothing."""
+
+    def parse(text: str) -> str:
+        if text and not re.fullmatch(pattern, text):
+            raise ValueError(problem)
+        return text
+
+    return parse
+
+
+def readable_file(text: str) -> str:
+    """Return the path of a file, empty for none."""
+    if text and not os.path.isfile(text):
+        raise ValueError("no such file")
+    return text
+
+
+def readable_directory(text: str) -> str:
+    """Return the path of a directory, empty for none."""
+    if text and not os.path.isdir(text):
+        raise ValueError("no such directory")
+    return text

@@ -1,0 +1,278 @@
+"""What happens to a review, from its body to the answer: the one way, and the only caller of the recorder.
+
+`Intake.open` begins an `Exchange`, which takes the body and ends with one answer: 200 once the record is stored, or
+where the policy wants none, else a refusal. Long bodies are worked on beside the event loop, one at a time, with the
+same steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from ..clusters.tokens import Cluster
+from ..configuration.files import Snapshot
+from ..journal import Entry, Journal
+from ..metrics import Metrics
+from ..review import Beyond, Review, answer, decode, degrade
+from .bodies import Body, Held, Oversized, Waiting
+from .bounds import Bounds
+from .refusals import Refusal, refusal_of
+
+__all__ = ["Caller", "Exchange", "Intake"]
+
+log = logging.getLogger("audit.endpoint")
+
+
+class Caller(Protocol):
+    """Who sent a request. It is answered once."""
+
+    client: tuple[str, int] | None
+
+    def answer(self, status: int, body: bytes, *, close: bool, allow: bytes = b"") -> None:
+        """Answer; ``close`` ends the connection, ``allow`` is the header of that name. Must not raise."""
+
+
+class Intake:
+    """Records reviews, and answers them. ``configuration`` may be replaced at any time.
+
+    Clusters share what is bounded: requests in flight, bytes that wait for the disk, bytes of long bodies. Each may
+    have as much as is still free, and not more. So one that is noisy gets half at most, two get a third each, and
+    what is left is there for those that are quiet.
+    """
+
+    def __init__(
+        self, configuration: Snapshot, journal: Journal, metrics: Metrics, *, body_bytes_max: int, bounds: Bounds
+    ) -> None:
+        self.configuration = configuration
+        self.draining = False
+        self.body_bytes_max = body_bytes_max
+        self.held = Held(bounds.bodies_in_flight_bytes)
+        self.waiting = Waiting()
+        self._journal = journal
+        self._metrics = metrics
+        self._bounds = bounds
+        self._in_flight = 0
+        self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit-large")
+        self._aside_tasks: set[asyncio.Task[None]] = set()
+
+    def open(self, cluster: Cluster, seconds: float, caller: Caller) -> Exchange:
+        """Return the exchange of one review, to be answered within ``seconds`` from now. Raises `Refusal`."""
+        free = self._bounds.requests_in_flight - self._in_flight
+        if free <= 0:
+            raise Refusal("overloaded")
+        if self.configuration.clusters is not None and cluster.in_flight >= free:
+            cluster.beyond_share += 1
+            raise Refusal("share")
+        self._in_flight += 1
+        cluster.in_flight += 1
+        return Exchange(self, cluster, seconds, caller)
+
+    # -- the steps, in their order ----------------------------------------------------------------------------
+
+    def record(self, exchange: Exchange, body: bytes | Oversized) -> None:
+        """Record the review of a body that is here, and answer."""
+        try:
+            if isinstance(body, bytes) and len(body) < self._bounds.large_body_bytes:
+                self._store(exchange, self._line(exchange, body))
+            else:
+                self._record_aside(exchange, body)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends as an answer
+            self.refuse(exchange, error)
+
+    def _line(self, exchange: Exchange, body: bytes | Oversized) -> bytes | None:
+        """Return the review's record, None for one that the policy does not want. Raises `Refusal`, `BadReview`."""
+        review = _review(body)
+        exchange.uid = review.request.uid
+        if review.degraded is not None:
+            self._metrics.degraded(review.degraded.reason)
+        cluster = exchange.cluster.name
+        recorder = self.configuration.recorder_of(cluster)
+        return recorder.line(review, received_ns=exchange.received_ns, cluster=cluster)
+
+    def _store(self, exchange: Exchange, line: bytes | None) -> None:
+        """Hand the line to the journal; `Exchange.done` goes on from there. Raises `Refusal`, `Overloaded`."""
+        if line is None:
+            self._metrics.omitted("policy")
+            self.allow(exchange)
+            return
+        exchange.line = line
+        exchange.size = size = len(line)
+        cluster = exchange.cluster
+        waiting = cluster.pending_bytes
+        # A cluster that waits for nothing may have all that the journal takes: records can be large.
+        if waiting and self.configuration.clusters is not None:
+            free = self._journal.pending_bytes_max - self._journal.pending_bytes
+            if waiting + size > free:
+                cluster.beyond_share += 1
+                raise Refusal("share")
+        self._journal.submit(exchange)
+        cluster.pending_bytes += size
+
+    def stored(self, exchange: Exchange, error: Exception | None) -> None:
+        """Answer a review that the journal is done with."""
+        exchange.cluster.pending_bytes -= exchange.size
+        if error is None:
+            self.allow(exchange)
+        else:
+            self.refuse(exchange, error)
+
+    def allow(self, exchange: Exchange) -> None:
+        """Answer 200: it is recorded, or not to be."""
+        self._close(exchange)
+        exchange.cluster.valid += 1
+        self._metrics.valid_requests.inc()
+        self._metrics.request_seconds.observe(time.monotonic() - exchange.started)
+        exchange.caller.answer(200, answer(exchange.uid), close=self.draining)
+
+    def refuse(self, exchange: Exchange, error: Exception) -> None:
+        """Answer anything else."""
+        self._close(exchange)
+        exchange.cluster.refused += 1
+        refusal = self.refusal(error)
+        exchange.caller.answer(refusal.status, refusal.body(), close=refusal.close or self.draining)
+
+    def abandon(self, exchange: Exchange) -> None:
+        """Nobody is there to answer any more, and the review has not come whole."""
+        self._close(exchange)
+        exchange.cluster.refused += 1
+        self._metrics.refused("disconnected")
+
+    def refusal(self, error: Exception) -> Refusal:
+        """Return the refusal that ``error`` amounts to, counted, and logged where it is a mistake of ours."""
+        refusal = refusal_of(error)
+        self._metrics.refused(refusal.reason)
+        if refusal.reason == "internal":
+            # Not its text: it may quote what it failed on.
+            log.error("a review met an error of our own: %s", type(error).__name__, extra={"details": _frames(error)})
+        return refusal
+
+    def _close(self, exchange: Exchange) -> None:
+        self._in_flight -= 1
+        exchange.cluster.in_flight -= 1
+
+    # -- long bodies ------------------------------------------------------------------------------------------
+
+    def _record_aside(self, exchange: Exchange, body: bytes | Oversized) -> None:
+        task = asyncio.get_running_loop().create_task(self._recorded_aside(exchange, body))
+        self._aside_tasks.add(task)  # or it could be collected before it ends
+        task.add_done_callback(self._aside_tasks.discard)
+
+    async def _recorded_aside(self, exchange: Exchange, body: bytes | Oversized) -> None:
+        """Do what `record` does one at a time and beside the event loop; clusters take turns."""
+        held = len(body.head if isinstance(body, Oversized) else body)
+        self.held.add(exchange.cluster, held)
+        try:
+            async with asyncio.timeout(exchange.deadline - time.monotonic()), exchange.cluster.turn:
+                loop = asyncio.get_running_loop()
+                line = await loop.run_in_executor(self._aside, self._line, exchange, body)
+            self._store(exchange, line)
+        except TimeoutError:
+            self.refuse(exchange, Refusal("deadline"))
+        except Exception as error:  # noqa: BLE001 - as in `record`
+            self.refuse(exchange, error)
+        finally:
+            self.held.add(exchange.cluster, -held)
+
+
+class Exchange(Entry):
+    """One review, from its head to its answer. `take` its body, then `end`; or `leave`, when the caller is gone."""
+
+    __slots__ = ("_body", "_first", "_open", "caller", "cluster", "intake", "received_ns", "started", "uid")
+
+    def __init__(self, intake: Intake, cluster: Cluster, seconds: float, caller: Caller) -> None:
+        # What `Entry` needs; the line comes later.
+        self.line = None
+        self.size = 0
+        self.started = time.monotonic()
+        self.deadline = self.started + seconds
+        self.received_ns = time.time_ns()
+        self.intake = intake
+        self.cluster = cluster
+        self.caller = caller
+        self.uid = ""
+        self._first: bytes | None = None
+        self._body: Body | None = None
+        self._open = True
+
+    def take(self, part: bytes) -> None:
+        """Take a part of the body; nearly always it is all of it."""
+        if not self._open:
+            return  # it was refused meanwhile: what still comes is of no use
+        if self._first is None and len(part) <= self.intake.body_bytes_max:
+            self._first = part
+            return
+        try:
+            self._take_more(part)
+        except Refusal as refusal:
+            self._refuse(refusal)
+
+    def end(self) -> None:
+        """The body is here: record it."""
+        if self._open:
+            body = self._first or b"" if self._body is None else self._body.whole()
+            self._let_go()
+            self.intake.record(self, body)
+
+    def wait(self) -> None:
+        """The body is still coming: not for longer than the deadline."""
+        if self._open:
+            self.intake.waiting.add(self)
+
+    def expire(self) -> None:
+        """The body did not come in time."""
+        self._refuse(Refusal("body_timeout"))
+
+    def leave(self) -> None:
+        """The caller is gone before its body was here."""
+        if self._open:
+            self._let_go()
+            self.intake.abandon(self)
+
+    def done(self, error: Exception | None) -> None:
+        """See `Entry`."""
+        self.intake.stored(self, error)
+
+    def _take_more(self, part: bytes) -> None:
+        held = self.intake.held
+        if self._body is None:
+            self._body = Body(self.intake.body_bytes_max)
+            if self._first is not None:
+                held.add(self.cluster, self._body.take(self._first))
+        held.add(self.cluster, self._body.take(part))
+        held.check(self.cluster, self._body.held, shared=self.intake.configuration.clusters is not None)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        if self._open:
+            self._let_go()
+            self.intake.refuse(self, refusal)
+
+    def _let_go(self) -> None:
+        """Wait for no body, and hold none."""
+        self._open = False
+        self.intake.waiting.discard(self)
+        if self._body is not None:
+            self.intake.held.add(self.cluster, -self._body.held)
+        self._first = self._body = None
+
+
+def _review(body: bytes | Oversized) -> Review:
+    """Return the review of a body, or what can be kept of one that is beyond us. Raises `BadReview`."""
+    if isinstance(body, Oversized):
+        return degrade(body.head, reason="too_large", size=body.size, sha256=body.digest.hexdigest())
+    try:
+        return decode(body)
+    except Beyond as beyond:
+        return degrade(body, reason=beyond.reason, size=len(body), sha256=hashlib.sha256(body).hexdigest())
+
+
+def _frames(error: BaseException) -> list[str]:
+    """Return where an exception came from, without what it says."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames]

@@ -1,0 +1,59 @@
+"""What a host starts with: settings and service, or an end with all that is wrong on stderr (exit code 2)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from .configuration import settings as environment
+from .configuration.settings import Mistake, Setting, Settings, SettingsError
+from .forwarding.sinks import SINKS
+
+if TYPE_CHECKING:
+    from .serving.bounds import Bounds
+    from .serving.service import Service
+
+__all__ = ["every_setting", "load", "service_or_exit", "settings_or_exit"]
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Return the settings in ``environ``, those of the sinks it names included. Raises `SettingsError`."""
+    return environment.load(environ, SINKS)
+
+
+def every_setting() -> tuple[Setting, ...]:
+    """Return every setting there is, those of all sinks included."""
+    return environment.every(SINKS)
+
+
+def service_or_exit(environ: Mapping[str, str], *, forwards: bool, bounds: Bounds | None = None) -> Service:
+    """Return the service of ``environ``, not opened yet: a call that opens it could not say what is wrong.
+
+    ``forwards`` says whether this host runs a forwarder beside it; one that does not refuses `AUDIT_FORWARD_TO`.
+    """
+    from .configuration.files import ConfigurationError  # noqa: PLC0415 - `forward` needs neither
+    from .serving.service import Service  # noqa: PLC0415 - as above
+
+    settings = settings_or_exit(environ)
+    if settings.forwarding.to and not forwards:
+        hint = "run `python -m function forward` beside this, on the same journal directory, and unset it here"
+        _exit([Mistake("AUDIT_FORWARD_TO", ",".join(settings.forwarding.to), "this host runs no forwarder", hint)])
+    try:
+        return Service(settings, bounds)
+    except ConfigurationError as error:
+        _exit([error])
+
+
+def settings_or_exit(environ: Mapping[str, str]) -> Settings:
+    """Return the settings in ``environ``."""
+    try:
+        return load(environ)
+    except SettingsError as error:
+        _exit(error.mistakes)
+
+
+def _exit(mistakes: Sequence[object]) -> NoReturn:
+    for mistake in mistakes:
+        print(f"kube-audit-function: {mistake}", file=sys.stderr)  # noqa: T201 - the log is not set up yet
+    raise SystemExit(2)
