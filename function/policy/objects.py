@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from ..review import Review
 from .matching import Decision
-from .rules import Level
+from .policy import Level
 
 _NULL = b"null"
 
