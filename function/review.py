@@ -17,6 +17,8 @@ import msgspec
 import orjson
 from msgspec import Raw
 
+from .json_tokens import scan
+
 __all__ = [
     "BadReason",
     "BadReview",
@@ -274,7 +276,6 @@ def _check_envelope(head: _Head) -> None:
         raise BadReview("kind", f"not an {API_VERSION} {KIND}")
 
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\]]', re.DOTALL)
 _KEY_ENDS = re.compile(rb"\s*:")
 
 
@@ -285,7 +286,7 @@ def _head_of_request(start: bytes) -> bytes:
     """
     depth = 0
     request_at = key_at = -1
-    for token in _TOKEN.finditer(start):
+    for token in scan(start):
         text = token.group()
         if text in b"{[":
             depth += 1

@@ -9,6 +9,7 @@ import time
 import pytest
 import running
 from application import Application
+from counts import counts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import JSON, large, nested, raw_post, read_answer, review
@@ -626,31 +627,27 @@ def check_hostile(connection, body):
     return answer.json["response"]["uid"]
 
 
-def test_hostile_bodies(server, request):
+@counts(160, 2000)
+def test_hostile_bodies(server, count):
     """Never a 5xx; what is a review is recorded; the server lives."""
     connection = server.connect()
     before = len(server.lines())
     answered = [check_hostile(connection, body) for body in HOSTILE]
-    count = len(HOSTILE)
+    tried = len(HOSTILE)
 
-    @settings(
-        max_examples=2000 if request.config.getoption("--long") else 160,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        database=None,
-    )
+    @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(st.one_of(mutated(), shaped(), st.binary(max_size=200)))
     def every(body):
-        nonlocal count
-        count += 1
+        nonlocal tried
+        tried += 1
         answered.append(check_hostile(connection, body))
 
     every()
     wanted = [uid for uid in answered if uid is not None]
     assert [record["request"]["uid"] for record in server.records()[before:]] == wanted
-    assert len(wanted) > count / 20
+    assert len(wanted) > tried / 20
     assert server.ready()
-    print(f"{count} hostile bodies, {len(wanted)} of them recorded, no 5xx")
+    print(f"{tried} hostile bodies, {len(wanted)} of them recorded, no 5xx")
 
 
 # -- a store that hangs -------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import running
+from counts import counts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import large, nested, raw_post, read_answer, review
@@ -99,15 +100,11 @@ def test_who_asks_for_a_close_gets_one(server, name):
     assert answer.count(b"HTTP/1.1 ") == 1
 
 
-def test_however_a_pipeline_is_torn_every_answer_comes_in_order(server, request):
+@counts(60, 400)
+def test_however_a_pipeline_is_torn_every_answer_comes_in_order(server, count):
     expected = {name: exchange(server, [bytes_], 1)[0] for name, bytes_ in REQUESTS.items()}
 
-    @settings(
-        max_examples=400 if request.config.getoption("--long") else 60,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        database=None,
-    )
+    @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(
         st.lists(st.sampled_from(sorted(set(REQUESTS) - {"too large"})), min_size=1, max_size=8),
         st.lists(st.floats(0, 1), max_size=6),

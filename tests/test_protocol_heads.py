@@ -9,6 +9,7 @@ import types
 
 import pytest
 import uvicorn
+from counts import counts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
@@ -223,13 +224,9 @@ READS = st.lists(
 )
 
 
-def test_who_remembers_does_what_who_does_not_does(request):
-    @settings(
-        max_examples=10_000 if request.config.getoption("--long") else 1000,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        database=None,
-    )
+@counts(1000, 10_000)
+def test_who_remembers_does_what_who_does_not_does(count):
+    @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(READS)
     def same(reads):
         both = new_class(), new_class(Forgetful())

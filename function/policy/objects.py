@@ -5,13 +5,13 @@ Objects are opened only as far as needed: the values beside the removed one stay
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 import msgspec
 from msgspec import Raw
 
+from ..json_tokens import scan
 from ..review import Review
 from .matching import Decision
 from .policy import Level
@@ -139,14 +139,11 @@ def _edited_by_member(source: bytes, edits: Mapping[str, _Edit]) -> bytes:
     return b"{" + b",".join(members) + b"}" if changed else source
 
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\],:]', re.DOTALL)
-
-
 def _members(source: bytes) -> Iterator[tuple[str, bytes, bytes]]:
     """Yield the name, the key with its colon, and the value of each member of a JSON object known to be valid."""
     depth = start = value = 0
     name: str | None = None
-    for token in _TOKEN.finditer(source):
+    for token in scan(source):
         text = token.group()
         if depth == 1 and name is None and text.startswith(b'"'):
             name, start = _string(text), token.start()

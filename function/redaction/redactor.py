@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from ..changes import changes
 from ..review import Request, Review
-from .plan import Form, Level, plan
+from .plan import Form, Place, plan
 from .rules import Rules
 
 __all__ = ["DIGEST_KEY_BYTES_MIN", "REDACTED", "RedactionFailed", "Redactor"]
@@ -41,7 +41,7 @@ class Redactor:
             raise ValueError(f"the digest key has {len(key)} bytes, fewer than {DIGEST_KEY_BYTES_MIN}")
         self._rules = rules
         self._key = key
-        self._plans: dict[tuple[str, ...], Level | None] = {}
+        self._plans: dict[tuple[str, ...], Place | None] = {}
 
     def redact(self, review: Review) -> Review:
         """Return the review with the rules' fields blanked in both objects; ``review`` itself if no rule is for it.
@@ -49,10 +49,10 @@ class Redactor:
         What no rule names keeps its bytes, except that the names of fields on the way to a blanked one are
         written anew (without escapes) and only the last of equal ones is kept. Raises `RedactionFailed`.
         """
-        level = self._plan_of(review.request)
-        if level is None or (review.degraded and _is_null(review.object) and _is_null(review.old_object)):
+        place = self._plan_of(review.request)
+        if place is None or (review.degraded and _is_null(review.object) and _is_null(review.old_object)):
             return review
-        return _redacted(review, level, _blanker(self._key))
+        return _redacted(review, place, _blanker(self._key))
 
     def changes(self, review: Review) -> bytes:
         """Return the JSON Patch from the redacted oldObject to the redacted object of an unredacted review.
@@ -61,11 +61,11 @@ class Redactor:
         ``[REDACTED]``: compared after redaction it would be missing, and a new password pass for no change.
         Raises `RedactionFailed`.
         """
-        level = self._plan_of(review.request)
-        if level is None:
+        place = self._plan_of(review.request)
+        if place is None:
             return changes(review.old_object, review.object)
         # Digests tell old from new; without a key of the operator's they serve this comparison only.
-        redacted = _redacted(review, level, _blanker(self._key or review.request.uid.encode()))
+        redacted = _redacted(review, place, _blanker(self._key or review.request.uid.encode()))
         old, new = redacted.old_object, redacted.object
         patch = changes(old, new)
         if patch == b"[]" and changes(review.old_object, review.object) != b"[]":
@@ -73,7 +73,7 @@ class Redactor:
             patch = changes(b"null", new)
         return patch if self._key else _DIGESTS.sub(REDACTED.encode(), patch)
 
-    def _plan_of(self, request: Request) -> Level | None:
+    def _plan_of(self, request: Request) -> Place | None:
         served = request.resource
         asked = request.requestResource or served
         key: tuple[str, ...] = (served.resource, request.subResource, served.group, request.kind.kind)
@@ -108,34 +108,34 @@ _elements = msgspec.json.Decoder(list[Raw]).decode
 _encode = msgspec.json.encode
 
 
-def _redacted(review: Review, level: Level, blank: _Blank) -> Review:
+def _redacted(review: Review, place: Place, blank: _Blank) -> Review:
     try:
         return review.with_objects(
-            _walk(Raw(review.object), level, blank, 0), _walk(Raw(review.old_object), level, blank, 0)
+            _walk(Raw(review.object), place, blank, 0), _walk(Raw(review.old_object), place, blank, 0)
         )
     except Exception as error:  # noqa: BLE001 - whatever it is, the raw object must not be recorded
         raise RedactionFailed(f"{type(error).__name__} while redacting") from None
 
 
-def _walk(raw: Raw, level: Level, blank: _Blank, depth: int) -> Raw:
-    """Return the value with everything blanked that the level and those inside it want blanked."""
+def _walk(raw: Raw, place: Place, blank: _Blank, depth: int) -> Raw:
+    """Return the value with everything blanked that the place and those inside it want blanked."""
     if depth > DEPTH_MAX:
         raise RecursionError
     start = memoryview(raw)[0]
     if start == 0x7B:
         # A list was expected, and here is an object: whatever it is, none of it gets out.
-        return blank(raw) if level.wants_list else _walk_object(raw, level, blank, depth)
+        return blank(raw) if place.wants_list else _walk_object(raw, place, blank, depth)
     if start == 0x5B:
-        return blank(raw) if level.wants_object else _walk_list(raw, level, blank, depth)
+        return blank(raw) if place.wants_object else _walk_list(raw, place, blank, depth)
     if start not in b'"-0123456789tfn':
         raise ValueError
-    return blank(raw) if start != 0x6E and (level.wants_object or level.wants_list) else raw
+    return blank(raw) if start != 0x6E and (place.wants_object or place.wants_list) else raw
 
 
-def _walk_object(raw: Raw, level: Level, blank: _Blank, depth: int) -> Raw:
+def _walk_object(raw: Raw, place: Place, blank: _Blank, depth: int) -> Raw:
     fields = _fields(raw)
     for name, value in list(fields.items()):
-        action, inner = level.field(name)
+        action, inner = place.field(name)
         if action == "remove":
             del fields[name]
         elif action == "redact":
@@ -146,10 +146,10 @@ def _walk_object(raw: Raw, level: Level, blank: _Blank, depth: int) -> Raw:
     return Raw(_encode(fields))
 
 
-def _walk_list(raw: Raw, level: Level, blank: _Blank, depth: int) -> Raw:
+def _walk_list(raw: Raw, place: Place, blank: _Blank, depth: int) -> Raw:
     kept = []
     for index, element in enumerate(_elements(raw)):
-        action, inner = level.element(index, element)
+        action, inner = place.element(index, element)
         if action == "redact":
             kept.append(_blank_value(element, blank))
         elif action is None:
