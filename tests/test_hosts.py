@@ -170,10 +170,11 @@ def test_a_start_without_files_imports_nothing_that_only_files_and_mistakes_need
 
 def test_the_collector_that_the_start_does_without_runs_once_it_serves(tmp_path):
     code = (
-        "import gc, function.serving.server\n"
+        "import gc, os\n"
         "from function.__main__ import main\n"
-        "async def first_tick(self, counter): print(gc.isenabled(), gc.get_freeze_count() > 0); return True\n"
-        "function.serving.server.Server.on_tick = first_tick\n"
+        "from function.serving.listener import Listener\n"
+        "def start(self): print(gc.isenabled(), gc.get_freeze_count() > 0, flush=True); os._exit(0)\n"
+        "Listener.start = start\n"
         "main(['serve'])"
     )
     environ = {"AUDIT_JOURNAL_DIR": str(tmp_path), "AUDIT_METRICS_PORT": "0", "PORT": str(running.free_port())}
@@ -226,15 +227,15 @@ def test_functions_framework_round_trip():
 
 
 def test_functions_framework_has_the_bounds_of_serve():
-    """Its uvicorn speaks our protocol: headers without end are cut, what is not HTTP is told so in JSON."""
+    """Its uvicorn speaks our protocol: a head has its bounds, what is not HTTP is told so in JSON."""
     with running.functions_framework() as server:
         assert server.post(review("opens")).status == 200
         with server.socket() as raw, contextlib.suppress(ConnectionError):
             raw.sendall(b"POST / HTTP/1.1\r\nX: " + b"x" * 200_000)
-            assert running.read_all(raw) == b""
+            assert running.read_all(raw).startswith(b"HTTP/1.1 431 ")
         assert b'"hint"' in server.send(b"EHLO audit\r\n\r\n")
         samples = server.metrics()
-        assert samples["kube_audit_function_connections_cut_total"] == 1
+        assert samples['kube_audit_function_requests_refused_total{reason="headers"}'] == 1
         assert samples['kube_audit_function_requests_refused_total{reason="http"}'] == 1
 
 

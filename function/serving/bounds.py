@@ -14,8 +14,12 @@ class Bounds(msgspec.Struct, frozen=True):
     # Longer than the caller's: Go's client keeps idle connections 90 s, Envoy an hour unless told otherwise. A POST
     # that races our close fails, and a webhook that fails admits unrecorded.
     keep_alive_seconds: float = 150.0
-    header_bytes: int = 64 << 10
+    handshake_seconds: float = 8.0
     header_seconds: float = 10.0
+    # A body begins right behind its head; then the webhook's timeout bounds it.
+    body_begins_seconds: float = 3.0
+    # After the last answer, for what the caller is still sending.
+    linger_seconds: float = 2.0
     # Every review in flight ends within its deadline (30 s at most).
     finish_seconds: float = 31.0
     # How late it may be noticed that a connection is slow.

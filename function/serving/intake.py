@@ -1,6 +1,6 @@
 """What happens to a review, from its body to the answer: the one way, and the only caller of the recorder.
 
-`Intake.open` begins an `Exchange`, which takes the body and ends with one answer: 200 once the record is stored, or
+An `Exchange` is begun for each review, which takes the body and ends with one answer: 200 once the record is stored, or
 where the policy wants none, else a refusal. Long bodies are worked on beside the event loop, one at a time, with the
 same steps.
 """
@@ -25,9 +25,13 @@ from .bodies import Body, Held, Oversized, Waiting
 from .bounds import Bounds
 from .refusals import Refusal, refusal_of
 
-__all__ = ["Caller", "Exchange", "Intake"]
+__all__ = ["JSON", "Caller", "Exchange", "Intake"]
 
 log = logging.getLogger("audit.endpoint")
+
+
+# The header lines of an answer, each with its line break.
+JSON = b"content-type: application/json\r\n"
 
 
 class Caller(Protocol):
@@ -35,8 +39,8 @@ class Caller(Protocol):
 
     client: tuple[str, int] | None
 
-    def answer(self, status: int, body: bytes, *, close: bool, allow: bytes = b"") -> None:
-        """Answer; ``close`` ends the connection, ``allow`` is the header of that name. Must not raise."""
+    def answer(self, status: int, body: bytes, *, close: bool, headers: bytes = JSON) -> None:
+        """Answer; ``close`` ends the connection. Must not raise."""
 
 
 class Intake:
@@ -54,7 +58,8 @@ class Intake:
         self.draining = False
         self.body_bytes_max = body_bytes_max
         self.held = Held(bounds.bodies_in_flight_bytes)
-        self.waiting = Waiting()
+        self.waiting = Waiting(bounds.connections // 2)
+        self.body_begins_seconds = bounds.body_begins_seconds
         self._journal = journal
         self._metrics = metrics
         self._bounds = bounds
@@ -62,23 +67,12 @@ class Intake:
         self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit-large")
         self._aside_tasks: set[asyncio.Task[None]] = set()
 
-    def open(self, cluster: Cluster, seconds: float, caller: Caller) -> Exchange:
-        """Return the exchange of one review, to be answered within ``seconds`` from now. Raises `Refusal`."""
-        free = self._bounds.requests_in_flight - self._in_flight
-        if free <= 0:
-            raise Refusal("overloaded")
-        if self.configuration.clusters is not None and cluster.in_flight >= free:
-            cluster.beyond_share += 1
-            raise Refusal("share")
-        self._in_flight += 1
-        cluster.in_flight += 1
-        return Exchange(self, cluster, seconds, caller)
-
     # -- the steps, in their order ----------------------------------------------------------------------------
 
     def record(self, exchange: Exchange, body: bytes | Oversized) -> None:
-        """Record the review of a body that is here, and answer."""
+        """Record the review of a body that is here, and answer: now, or when the journal has it (`Exchange.done`)."""
         try:
+            self._admit(exchange)
             if isinstance(body, bytes) and len(body) < self._bounds.large_body_bytes:
                 self._store(exchange, self._line(exchange, body))
             else:
@@ -86,18 +80,32 @@ class Intake:
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends as an answer
             self.refuse(exchange, error)
 
+    def _admit(self, exchange: Exchange) -> None:
+        """Give the review a place among those in flight: its body is here. Raises `Refusal`."""
+        free = self._bounds.requests_in_flight - self._in_flight
+        cluster = exchange.cluster
+        if cluster.in_flight >= free:
+            if free <= 0:
+                raise Refusal("overloaded")
+            if self.configuration.clusters is not None:
+                cluster.beyond_share += 1
+                raise Refusal("share")
+        self._in_flight += 1
+        cluster.in_flight += 1
+        exchange.has_place = True
+
     def _line(self, exchange: Exchange, body: bytes | Oversized) -> bytes | None:
-        """Return the review's record, None for one that the policy does not want. Raises `Refusal`, `BadReview`."""
-        review = _review(body)
+        """Return the review's record, None for one that the policy does not want. Raises `BadReview`."""
+        review = _whole(body) if isinstance(body, bytes) else _degraded(body)
         exchange.uid = review.request.uid
         if review.degraded is not None:
             self._metrics.degraded(review.degraded.reason)
-        cluster = exchange.cluster.name
-        recorder = self.configuration.recorder_of(cluster)
+        cluster, configuration = exchange.cluster.name, self.configuration
+        recorder = configuration.recorders.get(cluster, configuration.recorder)
         return recorder.line(review, received_ns=exchange.received_ns, cluster=cluster)
 
     def _store(self, exchange: Exchange, line: bytes | None) -> None:
-        """Hand the line to the journal; `Exchange.done` goes on from there. Raises `Refusal`, `Overloaded`."""
+        """Hand the line to the journal. Raises `Refusal`, `Overloaded`."""
         if line is None:
             self._metrics.omitted("policy")
             self.allow(exchange)
@@ -105,42 +113,36 @@ class Intake:
         exchange.line = line
         exchange.size = size = len(line)
         cluster = exchange.cluster
-        waiting = cluster.pending_bytes
         # A cluster that waits for nothing may have all that the journal takes: records can be large.
-        if waiting and self.configuration.clusters is not None:
+        if cluster.pending_bytes and self.configuration.clusters is not None:
             free = self._journal.pending_bytes_max - self._journal.pending_bytes
-            if waiting + size > free:
+            if cluster.pending_bytes + size > free:
                 cluster.beyond_share += 1
                 raise Refusal("share")
         self._journal.submit(exchange)
         cluster.pending_bytes += size
 
-    def stored(self, exchange: Exchange, error: Exception | None) -> None:
-        """Answer a review that the journal is done with."""
-        exchange.cluster.pending_bytes -= exchange.size
-        if error is None:
-            self.allow(exchange)
-        else:
-            self.refuse(exchange, error)
-
     def allow(self, exchange: Exchange) -> None:
         """Answer 200: it is recorded, or not to be."""
-        self._close(exchange)
-        exchange.cluster.valid += 1
+        cluster = exchange.cluster
+        self._in_flight -= 1
+        cluster.in_flight -= 1
+        cluster.valid += 1
         self._metrics.valid_requests.inc()
         self._metrics.request_seconds.observe(time.monotonic() - exchange.started)
         exchange.caller.answer(200, answer(exchange.uid), close=self.draining)
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
         """Answer anything else."""
-        self._close(exchange)
+        if exchange.has_place:
+            self._in_flight -= 1
+            exchange.cluster.in_flight -= 1
         exchange.cluster.refused += 1
         refusal = self.refusal(error)
         exchange.caller.answer(refusal.status, refusal.body(), close=refusal.close or self.draining)
 
     def abandon(self, exchange: Exchange) -> None:
         """Nobody is there to answer any more, and the review has not come whole."""
-        self._close(exchange)
         exchange.cluster.refused += 1
         self._metrics.refused("disconnected")
 
@@ -153,10 +155,6 @@ class Intake:
             log.error("a review met an error of our own: %s", type(error).__name__, extra={"details": _frames(error)})
         return refusal
 
-    def _close(self, exchange: Exchange) -> None:
-        self._in_flight -= 1
-        exchange.cluster.in_flight -= 1
-
     # -- long bodies ------------------------------------------------------------------------------------------
 
     def _record_aside(self, exchange: Exchange, body: bytes | Oversized) -> None:
@@ -167,7 +165,7 @@ class Intake:
     async def _recorded_aside(self, exchange: Exchange, body: bytes | Oversized) -> None:
         """Do what `record` does one at a time and beside the event loop; clusters take turns."""
         held = len(body.head if isinstance(body, Oversized) else body)
-        self.held.add(exchange.cluster, held)
+        self.held.add(exchange, held)
         try:
             async with asyncio.timeout(exchange.deadline - time.monotonic()), exchange.cluster.turn:
                 loop = asyncio.get_running_loop()
@@ -178,51 +176,69 @@ class Intake:
         except Exception as error:  # noqa: BLE001 - as in `record`
             self.refuse(exchange, error)
         finally:
-            self.held.add(exchange.cluster, -held)
+            self.held.add(exchange, -held)
 
 
 class Exchange(Entry):
-    """One review, from its head to its answer. `take` its body, then `end`; or `leave`, when the caller is gone."""
+    """One review, from its head to its answer. `take` its body, and `end` with the last of it; or `leave`.
 
-    __slots__ = ("_body", "_first", "_open", "caller", "cluster", "intake", "received_ns", "started", "uid")
+    ``expires`` is when its body must have begun to come, and then when it must be here.
+    """
+
+    __slots__ = (
+        "_body", "_is_open", "_waits", "caller", "cluster", "expires", "has_place", "intake", "received_ns",
+        "started", "uid",
+    )  # fmt: skip
 
     def __init__(self, intake: Intake, cluster: Cluster, seconds: float, caller: Caller) -> None:
+        """Begin: the review is to be answered within ``seconds`` from now."""
         # What `Entry` needs; the line comes later.
         self.line = None
         self.size = 0
-        self.started = time.monotonic()
-        self.deadline = self.started + seconds
+        self.started = started = time.monotonic()
+        self.deadline = started + seconds
         self.received_ns = time.time_ns()
         self.intake = intake
         self.cluster = cluster
         self.caller = caller
         self.uid = ""
-        self._first: bytes | None = None
+        self.has_place = self._waits = False
         self._body: Body | None = None
-        self._open = True
+        self._is_open = True
 
     def take(self, part: bytes) -> None:
-        """Take a part of the body; nearly always it is all of it."""
-        if not self._open:
+        """Take a part of the body; there is more to come."""
+        if not self._is_open:
             return  # it was refused meanwhile: what still comes is of no use
-        if self._first is None and len(part) <= self.intake.body_bytes_max:
-            self._first = part
-            return
+        self.expires = self.deadline
+        held = self.intake.held
         try:
-            self._take_more(part)
+            if self._body is None:
+                self._body = Body(self.intake.body_bytes_max)
+            held.add(self, self._body.take(part))
+            held.check(self, self._body.held, shared=self.intake.configuration.clusters is not None)
         except Refusal as refusal:
             self._refuse(refusal)
 
-    def end(self) -> None:
-        """The body is here: record it."""
-        if self._open:
-            body = self._first or b"" if self._body is None else self._body.whole()
+    def end(self, part: bytes) -> None:
+        """Take the last part of the body, nearly always all of it, and record the review."""
+        if self._body is None and not self._waits and len(part) <= self.intake.body_bytes_max:
+            self._is_open = False
+            self.intake.record(self, part)
+            return
+        if part:
+            self.take(part)
+        if self._is_open:
+            body = b"" if self._body is None else self._body.whole()
             self._let_go()
             self.intake.record(self, body)
 
     def wait(self) -> None:
-        """The body is still coming: not for longer than the deadline."""
-        if self._open:
+        """The body is still to come: soon, and whole before the deadline."""
+        if self._is_open and not self._waits:
+            self._waits = True
+            begins = self.deadline if self._body else self.started + self.intake.body_begins_seconds
+            self.expires = min(self.deadline, begins)
             self.intake.waiting.add(self)
 
     def expire(self) -> None:
@@ -231,45 +247,42 @@ class Exchange(Entry):
 
     def leave(self) -> None:
         """The caller is gone before its body was here."""
-        if self._open:
+        if self._is_open:
             self._let_go()
             self.intake.abandon(self)
 
     def done(self, error: Exception | None) -> None:
-        """See `Entry`."""
-        self.intake.stored(self, error)
-
-    def _take_more(self, part: bytes) -> None:
-        held = self.intake.held
-        if self._body is None:
-            self._body = Body(self.intake.body_bytes_max)
-            if self._first is not None:
-                held.add(self.cluster, self._body.take(self._first))
-        held.add(self.cluster, self._body.take(part))
-        held.check(self.cluster, self._body.held, shared=self.intake.configuration.clusters is not None)
+        """Answer: the journal has the record, or it could not be stored. See `Entry`."""
+        self.cluster.pending_bytes -= self.size
+        if error is None:
+            self.intake.allow(self)
+        else:
+            self.intake.refuse(self, error)
 
     def _refuse(self, refusal: Refusal) -> None:
-        if self._open:
+        if self._is_open:
             self._let_go()
             self.intake.refuse(self, refusal)
 
     def _let_go(self) -> None:
         """Wait for no body, and hold none."""
-        self._open = False
-        self.intake.waiting.discard(self)
+        self._is_open = False
+        if self._waits:
+            self.intake.waiting.discard(self)
         if self._body is not None:
-            self.intake.held.add(self.cluster, -self._body.held)
-        self._first = self._body = None
+            self.intake.held.add(self, -self._body.held)
+            self._body = None
 
 
-def _review(body: bytes | Oversized) -> Review:
-    """Return the review of a body, or what can be kept of one that is beyond us. Raises `BadReview`."""
-    if isinstance(body, Oversized):
-        return degrade(body.head, reason="too_large", size=body.size, sha256=body.digest.hexdigest())
+def _whole(body: bytes) -> Review:
     try:
         return decode(body)
     except Beyond as beyond:
         return degrade(body, reason=beyond.reason, size=len(body), sha256=hashlib.sha256(body).hexdigest())
+
+
+def _degraded(body: Oversized) -> Review:
+    return degrade(body.head, reason="too_large", size=body.size, sha256=body.digest.hexdigest())
 
 
 def _frames(error: BaseException) -> list[str]:

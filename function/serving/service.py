@@ -14,13 +14,14 @@ from ..clusters.tokens import Cluster
 from ..configuration.files import Configuration, Snapshot
 from ..configuration.settings import STDOUT, Settings
 from ..journal import Journal, Limits, Retention, StdoutWriter, Writer
-from ..metrics import Metrics, serve_metrics
+from ..metrics import Metrics
 from ..mounts import Reloader
 from ..version import VERSION
 from .asgi import Receive, Scope, Send, answer_request
 from .bounds import Bounds
 from .endpoint import Endpoint
 from .intake import Intake
+from .metrics_port import MetricsPort
 
 __all__ = ["Service"]
 
@@ -50,7 +51,11 @@ class Service:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI 3)."""
-        await answer_request(self.endpoint or self.open(), scope, receive, send)
+        await answer_request(self.opened(), scope, receive, send)
+
+    def opened(self) -> Endpoint:
+        """Return the endpoint, opening it with the first request where nobody did before."""
+        return self.endpoint or self.open()
 
     def open(self) -> Endpoint:
         """Start the journal, the metrics port and the reloads. Call it on the event loop that serves."""
@@ -70,8 +75,9 @@ class Service:
         )
         self._show_clusters(intake)
         self._start_reloading(intake)
-        if stop := serve_metrics(self.metrics, self.settings.serving.metrics_port):
-            self._stops.append(stop)
+        metrics_port = MetricsPort(self.metrics, self.settings.serving.metrics_port)
+        metrics_port.start()
+        self._stops.append(metrics_port.stop)
         log.info(self._banner())
         return self.endpoint
 
