@@ -15,7 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from function import review as reviews
+from function.policy import load
 from function.record.event_format import EVENT_BYTES_MAX, PREFIX, EventFormat
+from function.recorder import Recorder
+from function.redaction import Redactor, default_rules
 
 HERE = pathlib.Path(__file__).resolve().parent
 GOLDEN = HERE / "golden" / "event.ndjson"
@@ -270,6 +273,28 @@ def test_nothing_of_the_objects_at_level_metadata(operation):
     event = render(body, level="Metadata", changes=b'[{"op":"add","path":"/a","value":"m4rker"}]')
     assert "requestObject" not in event
     assert "m4rker" not in json.dumps(event)
+
+
+@pytest.mark.parametrize(
+    ("omitted", "of_connect", "of_others"),
+    [
+        ([], "ResponseStarted", "ResponseComplete"),
+        (["RequestReceived", "Panic"], "ResponseStarted", "ResponseComplete"),
+        (["ResponseStarted"], "ResponseComplete", "ResponseComplete"),
+        (["ResponseComplete"], "ResponseStarted", None),
+        (["ResponseStarted", "ResponseComplete"], None, None),
+    ],
+)
+@pytest.mark.parametrize("by_rule", [True, False])
+def test_an_event_has_a_stage_that_the_policy_leaves(omitted, of_connect, of_others, by_rule):
+    """As the API server, which has a CONNECT at both stages and the rest at one: no Event at a stage that is omitted."""
+    rule = {"level": "Request"}
+    whole = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [rule]}
+    (rule if by_rule else whole)["omitStages"] = omitted
+    recorder = Recorder(load(json.dumps(whole)), Redactor(default_rules()), EventFormat())
+    for operation, stage in (("CREATE", of_others), ("CONNECT", of_connect), ("DELETE", of_others)):
+        line = recorder.line(review(operation, subResource="exec", options=None), received_ns=RECEIVED_NS, cluster="")
+        assert (line and json.loads(line)["stage"]) == stage
 
 
 @pytest.mark.parametrize(("operation", "code"), [("CREATE", 201), ("UPDATE", 200), ("DELETE", 200), ("CONNECT", 101)])
