@@ -55,6 +55,25 @@ def test_of_merged_mappings_the_first_counts_and_keys_behind_them_more():
     assert tree["c"] == {"k": 1, "only": "one"}
 
 
+@pytest.mark.parametrize(
+    ("text", "tree"),
+    [
+        ("x: {a:b: 1}", {"x": {"a:b": 1}}), ("[a:b, c]", ["a:b", "c"]), ("a: b\tc\td:\t1", None), ("a:\t1", {"a": 1}),
+        ("a: 1\t# one", {"a": 1}), ("\ufeffa: 1", {"a": 1}), ("a: &x 1\nb: &x 2\nc: *x", {"a": 1, "b": 2, "c": 2}),
+        ("a: !", {"a": ""}), (r'"\'": 1', {"'": 1}), ("%YAML 1.1\n---\na: 1", {"a": 1}), ("a: b\n c\n\n d", {"a": "b c\nd"}),
+        ("\ta: 1", None), ("%YAML 1.2\n---\na: 1", None), ("%FOO\n---\na: 1", None), (r'a: "\/"', None),
+        (r'a: "\ud800"', None), (r'a: "\UFFFFFFFF"', None), ("a: *b", None), ("a: 'b", None),
+    ],
+)  # fmt: skip
+def test_what_go_yaml_and_pyyaml_read_apart_is_read_as_go_yaml_does(text, tree):
+    """tests/e2e asks go-yaml itself, about thousands of files."""
+    if tree is None:
+        with pytest.raises(DocumentError, match=r"not YAML, line \d, column \d+: "):
+            read(text)
+    else:
+        assert read(text).tree == tree
+
+
 def test_keys_are_text_and_a_second_one_is_told():
     document = read("1: a\ntrue: b\n1.5: c\nx: d\nx: e\n")
     assert document.tree == {"1": "a", "true": "b", "1.5": "c", "x": "e"}

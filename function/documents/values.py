@@ -1,33 +1,19 @@
-"""The text of a policy or redaction file, YAML or JSON, to mappings and lists, read as the API server reads it (pure).
-
-Follows sigs.k8s.io/yaml over go.yaml.in/yaml/v2: YAML 1.1, dates stay strings, of a key that is there twice the last
-one counts, of mappings that are merged the first. What cannot become JSON there is refused here as well.
-"""
+"""YAML nodes to what JSON can hold, as sigs.k8s.io/yaml makes it of go-yaml's: YAML 1.1, dates stay strings."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import json
 import math
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import yaml
-from yaml.composer import Composer
-from yaml.parser import Parser
-from yaml.reader import Reader
-from yaml.resolver import BaseResolver
-from yaml.scanner import Scanner
 
-__all__ = ["Document", "DocumentError", "Twice", "read"]
+from .nodes import IMPLICIT, TAG
 
-BYTES_MAX = 1 << 20
-
-
-class DocumentError(ValueError):
-    """The text is neither YAML nor JSON; the message says where."""
+__all__ = ["Builder", "Twice"]
 
 
 class Twice(NamedTuple):
@@ -37,82 +23,7 @@ class Twice(NamedTuple):
     line: int
 
 
-class Document(NamedTuple):
-    """``tree`` is what the first document holds; ``is_one`` whether no other follows."""
-
-    tree: Any
-    twice: list[Twice]
-    is_one: bool
-
-
-def read(text: str | bytes) -> Document:
-    """Return what ``text`` holds. Raises `DocumentError`."""
-    if len(text) > BYTES_MAX:
-        raise DocumentError(f"is larger than {BYTES_MAX} bytes")
-    try:
-        if isinstance(text, bytes):
-            text = text.decode()
-        return _read_json(text) if text.lstrip().startswith("{") else _read_yaml(text)
-    except RecursionError:
-        raise DocumentError("nested too deeply") from None
-    except UnicodeDecodeError as error:
-        raise DocumentError(f"not UTF-8 (byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise DocumentError(f"not JSON, line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except yaml.YAMLError as error:
-        raise DocumentError(f"not YAML{_place(error)}") from None
-
-
-def _read_json(text: str) -> Document:
-    twice: list[Twice] = []
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(pairs)
-        if len(fields) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice.extend(Twice(name, 0) for name in fields if names.count(name) > 1)
-        return fields
-
-    def refused(name: str) -> None:
-        raise DocumentError(f"not JSON: {name}")
-
-    return Document(json.loads(text, object_pairs_hook=unique, parse_constant=refused), twice, is_one=True)
-
-
-def _read_yaml(text: str) -> Document:
-    composer = _Composer(text)
-    node = composer.get_single_first()
-    builder = _Builder()
-    tree = None if node is None else builder.value(node)
-    return Document(tree, builder.twice, composer.check_event(yaml.StreamEndEvent))
-
-
-_IMPLICIT = "implicit"  # the tag of a plain scalar: what it is, `_resolved` decides
-_TAG = "tag:yaml.org,2002:"
-
-
-class _Composer(Reader, Scanner, Parser, Composer, BaseResolver):
-    """Nodes with the tags that are written, and nothing made of them."""
-
-    def __init__(self, text: str) -> None:
-        Reader.__init__(self, text)
-        Scanner.__init__(self)
-        Parser.__init__(self)
-        Composer.__init__(self)
-        BaseResolver.__init__(self)
-
-    def get_single_first(self) -> yaml.Node | None:
-        """Return the first document's root, None for no document."""
-        return self.get_node() if self.check_node() else None
-
-    def resolve(self, kind: type[yaml.Node], _value: Any, implicit: Any) -> str:
-        """Return the tag of a node that has none."""
-        if kind is yaml.ScalarNode:
-            return _IMPLICIT if implicit[0] else f"{_TAG}str"
-        return ""
-
-
-class _Builder:
+class Builder:
     """Nodes to values, counting as go-yaml does what comes of aliases: a small file must not become a large tree."""
 
     def __init__(self) -> None:
@@ -126,7 +37,9 @@ class _Builder:
         """Return the value of a node. Raises `yaml.YAMLError`."""
         is_alias = id(node) in self._anchored  # it was met before: the composer has one node for all its aliases
         self._anchored.add(id(node))
-        self._aliases += is_alias
+        if is_alias:
+            self._count(node)  # an alias counts, and what it stands for
+            self._aliases += 1
         self._count(node)
         if any(node is one for one in self._within):
             raise _wrong(node, "an anchor's value contains itself")
@@ -172,7 +85,7 @@ _BUILT_MAX = 400_000
 
 
 def _is_merge(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.value == "<<" and node.tag in (_IMPLICIT, f"{_TAG}merge")
+    return isinstance(node, yaml.ScalarNode) and node.value == "<<" and node.tag in (IMPLICIT, f"{TAG}merge")
 
 
 def _merged(node: yaml.Node) -> Iterator[yaml.MappingNode]:
@@ -199,31 +112,31 @@ def _name(node: yaml.Node, key: Any) -> str:
 
 def _scalar(node: yaml.Node) -> Any:
     tag, text = node.tag, node.value
-    if tag == f"{_TAG}binary":
+    if tag == f"{TAG}binary":
         try:
-            return base64.b64decode("".join(text.split()), validate=True).decode()
+            return base64.b64decode(text.replace("\n", "").replace("\r", ""), validate=True).decode()
         except (binascii.Error, UnicodeDecodeError):
             raise _wrong(node, "not base64 of text") from None
-    if tag != _IMPLICIT and tag not in _CHECKED:
+    if tag != IMPLICIT and tag not in _CHECKED:
         return text  # !!str, quoted, or a tag that nobody knows
     value = _resolved(text)
-    if tag == f"{_TAG}timestamp" and isinstance(value, str) and _TIMESTAMP.fullmatch(text):
+    if tag == f"{TAG}timestamp" and isinstance(value, str) and _TIMESTAMP.fullmatch(text):
         return value
-    if tag == f"{_TAG}float" and type(value) is int:
+    if tag == f"{TAG}float" and type(value) is int:
         value = float(value)
-    if tag != _IMPLICIT and type(value) is not _CHECKED[tag]:
-        raise _wrong(node, f"cannot be read as {tag.replace(_TAG, '!!')}")
+    if tag != IMPLICIT and type(value) is not _CHECKED[tag]:
+        raise _wrong(node, f"cannot be read as {tag.replace(TAG, '!!')}")
     if isinstance(value, float) and not math.isfinite(value):
         raise _wrong(node, "NaN and infinity are not JSON")
     return value
 
 
 _CHECKED: dict[str, type] = {
-    f"{_TAG}bool": bool,
-    f"{_TAG}int": int,
-    f"{_TAG}float": float,
-    f"{_TAG}null": type(None),
-    f"{_TAG}timestamp": Exception,  # only what looks like one
+    f"{TAG}bool": bool,
+    f"{TAG}int": int,
+    f"{TAG}float": float,
+    f"{TAG}null": type(None),
+    f"{TAG}timestamp": Exception,  # only what looks like one
 }
 
 _WORDS: dict[str, Any] = {
@@ -266,14 +179,3 @@ def _number(text: str) -> float | str:
 
 def _wrong(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
-
-
-def _place(error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.reader.ReaderError):
-        return f": {error.reason} (character {error.position})"
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None)
-    is_alias = "alias" in f"{getattr(error, 'context', '')} {problem}"
-    hint = " (a value that starts with * must be in quotes)" if is_alias and problem != "excessive aliasing" else ""
-    place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    return f"{place}: {problem}{hint}" if problem else place
