@@ -111,7 +111,7 @@ def test_a_signed_checkpoint_is_verified_with_its_origin():
     opened = checkpoints.verify(signed(7), ORIGIN, LOG_KEYS)
     assert opened.checkpoint == Checkpoint(ORIGIN, 7, edge_at(7).root())
     assert opened.cosignatures == ()
-    with pytest.raises(NotSigned, match="of 'example.com/audit', not of 'example.com/other'"):
+    with pytest.raises(NotSigned, match=r"of 'example\.com/audit', not of 'example\.com/other'"):
         checkpoints.verify(signed(7), "example.com/other", LOG_KEYS)
 
 
