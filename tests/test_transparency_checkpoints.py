@@ -20,7 +20,7 @@ from function.transparency.note import Malformed, NotSigned, Signature
 from function.transparency.paths import NotProven, check_consistency, consistency_proof, inclusion_proof
 from function.transparency.proof import Proof
 from function.transparency.tree import EMPTY, Edge, Tree, leaf_hash
-from function.transparency.witness import AddCheckpoint, Conflict, Cosigned, Refused
+from function.transparency.witness import AddCheckpoint, Cosigned, NotCosigned, SizeConflict
 
 ORIGIN = "example.com/audit"
 LOG = SignerKey(ORIGIN, bytes(range(32)))
@@ -349,13 +349,31 @@ def test_the_request_of_the_specification():
     assert request.encode() == ADD_CHECKPOINT
 
 
+BAD_REQUESTS = {
+    "nothing": b"",
+    "no empty line": ADD_CHECKPOINT.replace(b"\n\n", b"\n", 1),
+    "no old size": ADD_CHECKPOINT.replace(b"old ", b"new "),
+    "old size negative": ADD_CHECKPOINT.replace(b"old ", b"old -"),
+    "64 hashes": ADD_CHECKPOINT.replace(b"\n\n", b"\n" + 60 * A_HASH + b"\n", 1),
+    "a hash too short": ADD_CHECKPOINT.replace(b"\n\n", b"\nAAAA\n\n", 1),
+    "no checkpoint": ADD_CHECKPOINT.partition(b"\n\n")[0] + b"\n\n",
+    "a note that is no checkpoint": b"old 0\n\n" + notes.sign("hello\n", [LOG]).encode(),
+}
+
+
+@pytest.mark.parametrize("data", BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+def test_what_is_no_request(data):
+    with pytest.raises(Malformed):
+        witness.parse_add_checkpoint(data)
+
+
 def asked(old_size, size):
     path = tuple(consistency_proof(LEAVES, old_size=old_size, size=size))
     return AddCheckpoint(old_size, path, signed(size))
 
 
 def answered(request, status, body, content_type="", keys=WITNESS_KEYS):
-    return witness.answer(request, status, content_type, body, keys)
+    return witness.outcome(request, status, content_type, body, keys)
 
 
 @pytest.mark.parametrize("old_size", [0, 1, 2, 8, 12, 13])
@@ -378,12 +396,12 @@ def test_a_cosignature_is_added_to_the_checkpoint():
     newer = answered(again, 200, cosignature(request.checkpoint, time=TIME + 60))
     assert newer.checkpoint == request.checkpoint + cosignature(request.checkpoint, time=TIME + 60)
     many = b"".join(cosignature(request.checkpoint, time=TIME + number) for number in range(50))
-    assert answered(again, 200, many).checkpoint.count(b"\n") == request.checkpoint.count(b"\n") + 1
+    assert answered(again, 200, many).checkpoint == request.checkpoint + cosignature(request.checkpoint, time=TIME + 49)
 
 
 def test_a_witness_that_is_behind_says_where():
-    assert answered(asked(7, 13), 409, b"3\n", "text/x.tlog.size") == Conflict(3)
-    assert answered(asked(7, 13), 409, b"0\n", "Text/X.tlog.size; charset=utf-8") == Conflict(0)
+    assert answered(asked(7, 13), 409, b"3\n", "text/x.tlog.size") == SizeConflict(3)
+    assert answered(asked(7, 13), 409, b"0\n", "Text/X.tlog.size; charset=utf-8") == SizeConflict(0)
 
 
 REFUSALS = [
@@ -412,6 +430,7 @@ REFUSALS = [
         False,
     ),
     (200, cosignature(signed(12)), "", "a wrong cosignature", False),
+    (200, cosignature(signed(13)) + cosignature(signed(12)), "", "a wrong cosignature", False),
     (200, cosignature(signed(13), time=0), "", "without a time", False),
     (200, cosignature(signed(13)) + b"and more\n", "", "no signature lines", False),
 ]
@@ -421,10 +440,28 @@ REFUSALS = [
 def test_what_else_a_witness_may_answer(status, body, content_type, reason, alarming):
     """Each with a hint; what means that there are two histories is marked as alarming."""
     answer = answered(asked(7, 13), status, body, content_type)
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, NotCosigned)
     assert reason in answer.reason
     assert answer.hint
     assert answer.alarming is alarming
+
+
+def test_a_witness_cannot_slip_in_another_text():
+    """It signs our text and more, behind an empty line: its signature is right, and not over our checkpoint."""
+    request = asked(7, 13)
+    text = notes.parse(request.checkpoint).text
+    other = f"{text}\nmore\n".encode()
+    line = Signature(WITNESS.name, WITNESS.verifier.key_id, WITNESS.cosignature(other, TIME)).line()
+    answer = answered(request, 200, f"more\n\n{line}".encode())
+    assert isinstance(answer, NotCosigned)
+    assert "an empty line" in answer.reason
+
+
+def test_a_checkpoint_that_was_spoiled_before_is_not_the_witness_fault():
+    """A wrong cosignature that is there already is replaced by the right one."""
+    request = dataclasses.replace(asked(7, 13), checkpoint=signed(13) + cosignature(signed(12)))
+    answer = answered(request, 200, cosignature(signed(13)))
+    assert answer == Cosigned(signed(13) + cosignature(signed(13)), (Cosignature(WITNESS.name, TIME),))
 
 
 def test_a_log_key_cannot_cosign():
@@ -432,7 +469,9 @@ def test_a_log_key_cannot_cosign():
     request = asked(7, 13)
     own_line = request.checkpoint.rpartition(b"\n\n")[2]
     answer = answered(request, 200, own_line, keys=[*WITNESS_KEYS, LOG.verifier])
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, NotCosigned)
+    opened = checkpoints.verify(request.checkpoint, ORIGIN, LOG_KEYS, [*WITNESS_KEYS, LOG.verifier])
+    assert opened.cosignatures == ()
 
 
 @given(st.integers(100, 599), st.binary(), st.text(max_size=20), st.booleans())

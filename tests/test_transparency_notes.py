@@ -301,9 +301,17 @@ def test_what_is_wrong_with_a_key_is_said(text, message):
         parse_verifier_key(text)
 
 
+def test_a_signer_key_of_another_type():
+    """With the key id of an Ed25519 key, so that only the type is wrong."""
+    *start, encoded = PETER_SIGNER.split("+", 4)
+    as_cosigner = base64.b64encode(b"\4" + base64.b64decode(encoded)[1:]).decode()
+    with pytest.raises(BadKey, match="a signer key of type 4, not 1"):
+        parse_signer_key("+".join([*start, as_cosigner]))
+
+
 def test_no_secret_is_shown():
     """Neither by a signer's repr nor by any error about one: not even a part of it."""
-    secret = PETER_SIGNER.rpartition("+")[2]
+    secret = PETER_SIGNER.split("+", 4)[4]
     seed = parse_signer_key(PETER_SIGNER).seed
     shown = [repr(parse_signer_key(PETER_SIGNER)), str(parse_signer_key(PETER_SIGNER))]
     for parse, bad in [

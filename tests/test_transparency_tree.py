@@ -203,6 +203,16 @@ def test_an_entry_is_proved_nowhere_else(leaves, data):
         assert not verdict(check_inclusion, path, **where | {"index": other})
 
 
+def test_hashes_of_another_length_are_named():
+    """A path of SHA-1 or SHA-512 hashes: what is wrong is said."""
+    leaves = [leaf_hash(b"%d" % number) for number in range(3)]
+    where = {"index": 0, "size": 3, "leaf": leaves[0], "root": naive_root(leaves)}
+    with pytest.raises(NotProven, match="a hash of 20 bytes, not 32"):
+        check_inclusion([leaves[1][:20], leaves[2]], **where)
+    with pytest.raises(NotProven, match="a hash of 64 bytes, not 32"):
+        check_consistency([leaves[2] * 2], old_size=2, old_root=naive_root(leaves[:2]), size=3, root=naive_root(leaves))
+
+
 @given(leaf_hashes, st.data())
 def test_a_tree_extends_no_other(leaves, data):
     """The proof between two trees proves nothing about other sizes or roots, nor with a flipped bit."""

@@ -60,8 +60,7 @@ class VerifierKey:
     type: KeyType = KeyType.ED25519
 
     def __post_init__(self) -> None:
-        if not is_name(self.name):
-            raise BadKey(f"{self.name!r} cannot be a key's name (hint: no spaces, no plus, as in example.com/audit)")
+        _check_name(self.name)
         if len(self.public_key) != PUBLIC_KEY_BYTES:
             raise BadKey(f"a public key of {len(self.public_key)} bytes, not {PUBLIC_KEY_BYTES}")
 
@@ -117,8 +116,7 @@ class SignerKey:
     def __post_init__(self) -> None:
         if len(self.seed) != SEED_BYTES:
             raise BadKey(f"a seed of {len(self.seed)} bytes, not {SEED_BYTES}")
-        if not is_name(self.name):
-            raise BadKey(f"{self.name!r} cannot be a key's name (hint: no spaces, no plus, as in example.com/audit)")
+        _check_name(self.name)
 
     @cached_property
     def verifier(self) -> VerifierKey:
@@ -190,6 +188,11 @@ _NOT_IN_A_NAME = re.compile(r"[\x00-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\
 def is_name(text: str) -> bool:
     """Return whether ``text`` can be the name of a key."""
     return bool(text) and not _NOT_IN_A_NAME.search(text)
+
+
+def _check_name(text: str) -> None:
+    if not is_name(text):
+        raise BadKey(f"{text!r} cannot be a key's name (hint: no spaces, no plus, as in example.com/audit)")
 
 
 def decoded(text: str) -> bytes:

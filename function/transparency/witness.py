@@ -19,11 +19,11 @@ __all__ = [
     "BODY_BYTES_MAX",
     "SIZE_CONTENT_TYPE",
     "AddCheckpoint",
-    "Answer",
-    "Conflict",
     "Cosigned",
-    "Refused",
-    "answer",
+    "NotCosigned",
+    "Outcome",
+    "SizeConflict",
+    "outcome",
     "parse_add_checkpoint",
 ]
 
@@ -58,14 +58,14 @@ class Cosigned:
 
 
 @dataclass(frozen=True)
-class Conflict:
+class SizeConflict:
     """The witness last cosigned a tree of ``size`` leaves: ask again, with a proof from there."""
 
     size: int
 
 
 @dataclass(frozen=True)
-class Refused:
+class NotCosigned:
     """The witness did not cosign. ``hint`` is the operator's next step.
 
     ``alarming``: the witness knows another history of this log than we do.
@@ -76,7 +76,7 @@ class Refused:
     alarming: bool = False
 
 
-Answer = Cosigned | Conflict | Refused
+Outcome = Cosigned | SizeConflict | NotCosigned
 
 
 def parse_add_checkpoint(data: bytes) -> AddCheckpoint:
@@ -93,9 +93,9 @@ def parse_add_checkpoint(data: bytes) -> AddCheckpoint:
     return AddCheckpoint(old_size, path, checkpoint)
 
 
-def answer(
+def outcome(
     request: AddCheckpoint, status: int, content_type: str, body: bytes, witness_keys: Iterable[VerifierKey]
-) -> Answer:
+) -> Outcome:
     """Return what a witness answered: the HTTP status, the Content-Type (may be empty) and the body.
 
     Nothing that a witness sends raises. Cosignatures by others than ``witness_keys`` are left out.
@@ -106,18 +106,18 @@ def answer(
         return _conflict(request, content_type, body)
     if status in _REFUSALS:
         return _REFUSALS[status]
-    return Refused(f"the witness answered {status}", "it is asked again with the next checkpoint")
+    return NotCosigned(f"the witness answered {status}", "it is asked again with the next checkpoint")
 
 
 _REFUSALS = {
-    400: Refused("the witness cannot read the request (400)", "is this the submission prefix of a tlog-witness?"),
-    403: Refused(
+    400: NotCosigned("the witness cannot read the request (400)", "is this the submission prefix of a tlog-witness?"),
+    403: NotCosigned(
         "the witness does not know the key (403)", "give the witness the verifier key that belongs to the log"
     ),
-    404: Refused(
+    404: NotCosigned(
         "the witness does not know the log (404)", "give the witness the origin and the verifier key of the log"
     ),
-    422: Refused(
+    422: NotCosigned(
         "the witness saw another history of this log (422)",
         "compare its last checkpoint of the log (<monitoring prefix>/<origin hash>/checkpoint) with those kept here",
         alarming=True,
@@ -125,22 +125,25 @@ _REFUSALS = {
 }
 
 
-def _cosigned(checkpoint: bytes, body: bytes, witness_keys: Iterable[VerifierKey]) -> Cosigned | Refused:
+def _cosigned(checkpoint: bytes, body: bytes, witness_keys: Iterable[VerifierKey]) -> Cosigned | NotCosigned:
     keys = [key for key in witness_keys if key.type is KeyType.COSIGNATURE]
     try:
         note = notes.parse(checkpoint)
         answered = notes.parse(f"{note.text}\n".encode() + body)
+        if answered.text != note.text:
+            raise Malformed("an empty line")
     except Malformed as error:
-        return Refused(f"the witness answered no signature lines: {error}", "is this a tlog-witness?")
+        return NotCosigned(f"the witness answered no signature lines: {error}", "is this a tlog-witness?")
     checked = notes.check(answered, keys)
     if checked.wrong or not checked.verified:
         problem = "a wrong cosignature" if checked.wrong else "no cosignature by a known key"
-        return Refused(f"the witness answered {problem}", "compare its verifier key with the configured one")
+        return NotCosigned(f"the witness answered {problem}", "compare its verifier key with the configured one")
     newest = _newest(checked.verified)
     if not all(cosignature_time(signature.signature) for signature in newest):
-        return Refused("the witness cosigned without a time", "report it to the witness's operator")
+        return NotCosigned("the witness cosigned without a time", "report it to the witness's operator")
     cosigned = Note(note.text, _with(note.signatures, newest))
-    return Cosigned(cosigned.encode(), checkpoints.cosignatures(cosigned, keys))
+    times = (Cosignature(one.name, cosignature_time(one.signature)) for one in newest)
+    return Cosigned(cosigned.encode(), tuple(times))
 
 
 def _newest(cosignatures: Iterable[Signature]) -> list[Signature]:
@@ -155,22 +158,24 @@ def _with(signatures: Iterable[Signature], new: Iterable[Signature]) -> tuple[Si
     return (*(one for one in signatures if (one.name, one.key_id) not in replaced), *new)
 
 
-def _conflict(request: AddCheckpoint, content_type: str, body: bytes) -> Conflict | Refused:
+def _conflict(request: AddCheckpoint, content_type: str, body: bytes) -> SizeConflict | NotCosigned:
     try:
         size = checkpoints.parse_number(body.decode("ascii").removesuffix("\n"))
     except (UnicodeDecodeError, Malformed):
         size = -1
     if size < 0 or content_type.partition(";")[0].strip().lower() != SIZE_CONTENT_TYPE:
-        return Refused("the witness answered 409 without a size", "is this the submission prefix of a tlog-witness?")
+        return NotCosigned(
+            "the witness answered 409 without a size", "is this the submission prefix of a tlog-witness?"
+        )
     known, _ = checkpoints.parse_signed(request.checkpoint)
     if size == request.old_size:
-        return Refused(
+        return NotCosigned(
             f"the witness contradicts itself: {size} entries are not {size} (409)", "report it to its operator"
         )
     if size > known.size:
-        return Refused(
+        return NotCosigned(
             f"the witness has cosigned {size} entries of this log, which has {known.size} (409)",
             "was the journal set back, or does somebody else sign with this key?",
             alarming=True,
         )
-    return Conflict(size)
+    return SizeConflict(size)

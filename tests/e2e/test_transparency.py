@@ -31,7 +31,7 @@ from function.transparency.note import Malformed, NotSigned
 from function.transparency.paths import NotProven, consistency_proof, inclusion_proof
 from function.transparency.proof import Proof
 from function.transparency.tree import Edge, Tree, leaf_hash
-from function.transparency.witness import AddCheckpoint, Answer, Conflict, Cosigned, Refused
+from function.transparency.witness import AddCheckpoint, Cosigned, NotCosigned, Outcome, SizeConflict
 
 SECTION = "Tamper evidence, judged by other people's code"
 HEADER = "What; judged by; how many"
@@ -270,7 +270,7 @@ class Running:
     url: str
     key: VerifierKey
 
-    def ask(self, request: AddCheckpoint) -> Answer:
+    def ask(self, request: AddCheckpoint) -> Outcome:
         """POST our bytes to the witness; return what our room makes of its answer."""
         http = urllib.request.Request(f"{self.url}/add-checkpoint", request.encode(), method="POST")
         try:
@@ -279,7 +279,7 @@ class Running:
         except urllib.error.HTTPError as error:
             with error:
                 status, headers, body = error.code, error.headers, error.read()
-        return witness.answer(request, status, headers.get("Content-Type", ""), body, [self.key])
+        return witness.outcome(request, status, headers.get("Content-Type", ""), body, [self.key])
 
 
 @pytest.fixture
@@ -323,23 +323,23 @@ def test_a_witness_cosigns_a_growing_log(
 def test_a_witness_that_knows_better(running: Running, log: Log) -> None:
     """It says where it is when we are wrong about it; and it does not cosign another history, nor another log."""
     assert isinstance(running.ask(log.request(0, 100)), Cosigned)
-    assert running.ask(log.request(64, 256)) == Conflict(100)
+    assert running.ask(log.request(64, 256)) == SizeConflict(100)
     assert isinstance(running.ask(log.request(100, 256)), Cosigned)
 
     behind = running.ask(log.request(100, 255))
-    assert isinstance(behind, Refused)
+    assert isinstance(behind, NotCosigned)
     assert (behind.alarming, "has cosigned 256 entries" in behind.reason) == (True, True)
 
     forked = Log([*log.records[:100], b"another\n", *log.records[100:]], log.signer.seed)
     for request in (forked.request(256, 1000), forked.request(256, 256)):
         refused = running.ask(request)
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, NotCosigned)
         assert refused.alarming
         assert "another history" in refused.reason
 
     other_log = dataclasses.replace(log.request(256, 1000), checkpoint=other_origin(log))
     unknown = running.ask(other_log)
-    assert isinstance(unknown, Refused)
+    assert isinstance(unknown, NotCosigned)
     assert "does not know the log" in unknown.reason
     assert isinstance(running.ask(log.request(256, 1000)), Cosigned)  # the refused ones changed nothing
 
@@ -352,5 +352,5 @@ def test_a_stranger_cannot_sign_for_the_log(running: Running, log: Log) -> None:
     """A checkpoint under another key is refused by the witness, whatever its status says."""
     stranger = Log(log.records, os.urandom(32))
     answer: Any = running.ask(stranger.request(0, 10))
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, NotCosigned)
     assert not answer.alarming
