@@ -1,0 +1,708 @@
+"""The join: both logs into the index, exact pairs by what the annotations name, the rest by act and time."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ...native import claims, outcomes
+from ...native.acts import COLLECTION, Act, Fingerprints, act_of_event, act_of_record, differences, other_act_of_event
+from ...native.event import STAGES, Event
+from ...native.outcomes import Outcome
+from ...native.pairing import NEAR_NS, Pair, Request, Review, groups, pair, skew_ns
+from ...native.webhook_rules import Rules
+from ...record.reading import NotARecord, Record
+from .index import Index
+from .inputs import CannotRun, Journal, NativeLog
+
+__all__ = ["Join", "Result", "Settings"]
+
+REACH_NS = 2_000_000_000
+# Of records whose request is just outside of what is asked for.
+MARGIN_NS = 60_000_000_000
+# Leftovers are few, or everything is wrong: then which resembles which is of no use.
+LEFTOVERS_MAX = 20_000
+SPANS_MAX = 20_000
+KINDS_MAX = 100_000
+HOUR_NS = 3_600_000_000_000
+SEGMENTS_SHOWN_MAX = 100
+BATCH = 4000
+
+# Bits of an Event's row.
+_SURE, _ANNOTATED, _NAMELESS, _COLLECTION, _DELETE, _CREATED, _CUT = (1 << bit for bit in range(7))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for. Times are in nanoseconds since the epoch, 0 for none; ``webhook`` is empty for any.
+
+    ``keep_all`` keeps every request's result, not the counts alone; ``with_origin`` what only their log knows.
+    """
+
+    rules: Rules
+    rules_are_given: bool = False
+    webhook: str = ""
+    cluster: str | None = None
+    since_ns: int = 0
+    until_ns: int = 0
+    keep_all: bool = False
+    with_origin: bool = False
+
+
+class What(NamedTuple):
+    """Of a request, what is shown of it, and compared."""
+
+    verb: str
+    user: str
+    original_user: str
+    group: str
+    resource: str
+    subresource: str
+    namespace: str
+    name: str
+    named_by_answer: str
+    code: int
+    exact_code: bool
+    claimed: str
+
+    def event(self) -> Event:
+        """Return as much of the Event as comparing needs."""
+        return Event(
+            "",
+            "",
+            self.verb,
+            user=self.user,
+            group=self.group,
+            resource=self.resource,
+            subresource=self.subresource,
+            namespace=self.namespace,
+            name=self.name,
+            named_by_answer=self.named_by_answer,
+            code=self.code,
+            exact_code=self.exact_code,
+        )
+
+
+@dataclass
+class Result:
+    """The counts: of requests by class, of pairs by certainty, of what else must be said."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    whys: Counter[Outcome] = field(default_factory=Counter)
+    certainties: Counter[str] = field(default_factory=Counter)
+    records: int = 0
+    outside: int = 0
+    moved: int = 0
+    moved_segments: list[str] = field(default_factory=list)
+    late: int = 0  # recorded, though the API server gave up waiting
+    requests: int = 0
+    events: int = 0
+    cut: int = 0  # events that whoever stored them cut short
+    cut_away: int = 0  # and those of which too little is left
+    skew_ns: int = 0
+    covered: tuple[int, int] = (0, 0)
+    webhooks: tuple[str, ...] = ()
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is unexplained, disagrees, or was moved."""
+        return not (self.counts[outcomes.UNEXPLAINED] or self.counts[outcomes.DISAGREE] or self.moved)
+
+
+_decode_what = msgspec.json.Decoder(What).decode
+_encode = msgspec.json.encode
+
+
+class Join:
+    """One run over one index."""
+
+    def __init__(self, index: Index, journal: Journal, settings: Settings) -> None:
+        self._index = index
+        self._journal = journal
+        self._settings = settings
+        self._fingerprint = Fingerprints(os.urandom(16))
+        self._outcomes: dict[Outcome, int] = {}
+        self._outcome_at: list[Outcome] = []
+        self._failed_open: dict[tuple[str, ...], int] = {}
+        self._failed_open_at: list[tuple[str, ...]] = []
+        self._kinds: set[tuple[str, str, str, str]] = set()
+        self._used = bytearray()
+        self.last_place = 0
+        self.has_stages = False
+        self._kind_numbers: dict[tuple[str, str, str, str], int] = {}
+        self._collections: set[int] = set()
+        self._whys: Counter[int] = Counter()
+        self._annotating: set[str] = set()
+        self._ours: frozenset[str] = frozenset()
+        self._annotated_from = self._annotated_until = 0
+        self._results: list[tuple[Any, ...]] = []
+        self._pairs: list[tuple[Any, ...]] = []
+        self._moved: dict[str, None] = {}
+        self.result = Result()
+
+    # -- both logs into the index ----------------------------------------------------------------------------------
+
+    def read_ours(self, progress: Callable[[int], None]) -> None:
+        """Index the journal. Raises `CannotRun`."""
+        self._index.insert("ours", self._rows_of_ours(progress))
+        self._used = bytearray(self.result.records + 1)
+
+    def read_theirs(self, log: NativeLog, progress: Callable[[int], None]) -> None:
+        """Index the API server's log. Raises `CannotRun`."""
+        self._index.insert("theirs", self._rows_of_theirs(log, progress))
+        if not self.result.events:
+            raise CannotRun("the API server's log holds no audit Event")
+        self._ours = self._names()
+        self.result.webhooks = tuple(sorted(self._ours))
+
+    def wants(self, record: Record) -> bool:
+        """Whether the record is one of those that are compared."""
+        return self._settings.cluster is None or record.cluster == self._settings.cluster
+
+    def _rows_of_ours(self, progress: Callable[[int], None]) -> Iterator[tuple[Any, ...]]:
+        fingerprint, wanted, clusters = self._fingerprint, self._settings.cluster, set[str]()
+        seq = 0
+        for place, record in self._journal.located(progress):
+            if wanted is None:
+                clusters.add(record.cluster)
+                if len(clusters) > 1:
+                    names = ", ".join(sorted(name or "(none)" for name in clusters))
+                    raise CannotRun(f"the journal holds records of several clusters ({names}, …); hint: --cluster NAME")
+            elif record.cluster != wanted:
+                continue
+            act = act_of_record(record)
+            nameless = fingerprint(*act[:6], "") if act.operation == "CREATE" else None
+            yield place, seq, record.received_ns, fingerprint(*act), nameless, self._kind(act)
+            seq += 1
+            self.last_place = place
+        self.result.records = seq
+
+    def _kind(self, act: Act) -> int:
+        number = self._kind_numbers.get(act.kind)
+        if number is None:
+            if len(self._kind_numbers) >= KINDS_MAX:
+                return 0
+            number = self._kind_numbers[act.kind] = len(self._kind_numbers) + 1
+            if act.operation == COLLECTION:
+                self._collections.add(number)
+        return number
+
+    def _rows_of_theirs(self, log: NativeLog, progress: Callable[[int], None]) -> Iterator[tuple[Any, ...]]:
+        settings, result = self._settings, self.result
+        earliest = settings.since_ns - MARGIN_NS if settings.since_ns else 0
+        latest = settings.until_ns + MARGIN_NS if settings.until_ns else 1 << 62
+        low, high = 1 << 62, 0
+        for event in log.events(progress):
+            if not earliest <= event.began_ns <= latest:
+                continue
+            result.events += 1
+            low, high = min(low, event.began_ns), max(high, event.ended_ns)
+            yield self._row_of(event)
+        result.covered = (low, high) if high else (0, 0)
+
+    def _row_of(self, event: Event) -> tuple[Any, ...]:
+        fingerprint = self._fingerprint
+        head = (None, fingerprint(*event.identity), STAGES.get(event.stage, 2), event.audit_id, event.began_ns)
+        span = (event.began_ns - event.loose_ns, event.ended_ns + event.loose_ns)
+        origin = event.origin or None
+        nature = outcomes.asks_admission(event)
+        if nature is not None:
+            what = self._what(event, "") if self._settings.keep_all else None
+            return *head, *span, 0, self._outcome(nature), *(None,) * 6, what, origin
+        claim, flags = self._claimed(event)
+        place = uid = None
+        if claim.recorded:
+            named = claims.place_of(claim.recorded)
+            place = self._journal.place_of(named) if named else None
+            uid = None if named else fingerprint(claim.recorded)
+        act, other = act_of_event(event), other_act_of_event(event)
+        if len(self._kinds) < KINDS_MAX:
+            self._kinds.add(act.kind)
+        opened = claims.failed_open(event.annotations) if event.annotations else ()
+        # Whether these are ours is known at the end, so here they count for nothing.
+        outcome = outcomes.without_record(event, claim, (), self._settings.rules)
+        flags |= self._flags(event, act, outcome)
+        return (
+            *head,
+            *span,
+            flags,
+            self._outcome(outcome),
+            fingerprint(*act),
+            fingerprint(*other) if other else None,
+            fingerprint(*act[2:]) if flags & (_DELETE | _CREATED) else None,
+            place,
+            uid,
+            self._opened(opened) if opened else None,
+            self._what(event, claim.recorded),
+            origin,
+        )
+
+    def _claimed(self, event: Event) -> tuple[claims.Claim, int]:
+        if not event.annotations:
+            return claims.Claim(), 0
+        if self._settings.webhook:
+            names = {self._settings.webhook}
+        else:
+            names = claims.annotating(event.annotations)
+            if self._settings.rules_are_given:
+                names &= self._settings.rules.names
+        claim = claims.claim_of(event.annotations, names) if names else claims.Claim()
+        if not any(claim):
+            return claim, 0
+        self._annotating |= names
+        self._annotated_from = min(self._annotated_from or event.began_ns, event.began_ns)
+        self._annotated_until = max(self._annotated_until, event.began_ns)
+        return claim, _ANNOTATED
+
+    def _flags(self, event: Event, act: Act, outcome: Outcome) -> int:
+        flags = 0
+        # What could be excluded, or refused before, may have had a review all the same.
+        if event.operation == "CONNECT" or event.succeeded or outcome.result == outcomes.UNEXPLAINED:
+            flags |= _SURE
+        if act.operation == "CREATE" and not act.name:
+            flags |= _NAMELESS
+        if act.operation == COLLECTION:
+            flags |= _COLLECTION
+        if event.succeeded and not event.subresource:
+            flags |= _DELETE if event.verb == "delete" else 0
+            flags |= _CREATED if act.operation == "CREATE" and act.name else 0
+        if event.cut:
+            self.result.cut += 1
+            flags |= _CUT
+        return flags
+
+    def _what(self, event: Event, claimed: str) -> bytes:
+        return _encode(
+            (
+                event.verb,
+                event.user,
+                event.original_user,
+                event.group,
+                event.resource,
+                event.subresource,
+                event.namespace,
+                event.name or ("" if event.resource else event.uri),
+                event.named_by_answer,
+                event.code,
+                event.exact_code,
+                claimed,
+            )
+        )
+
+    def _outcome(self, outcome: Outcome) -> int:
+        number = self._outcomes.get(outcome)
+        if number is None:
+            number = self._outcomes[outcome] = len(self._outcome_at)
+            self._outcome_at.append(outcome)
+        return number
+
+    def _opened(self, names: tuple[str, ...]) -> int:
+        number = self._failed_open.get(names)
+        if number is None:
+            number = self._failed_open[names] = len(self._failed_open_at)
+            self._failed_open_at.append(names)
+        return number
+
+    def _names(self) -> frozenset[str]:
+        settings = self._settings
+        if settings.webhook:
+            return frozenset([settings.webhook])
+        if settings.rules_are_given:
+            return settings.rules.names
+        if len(self._annotating) > 1:
+            names = ", ".join(sorted(self._annotating))
+            raise CannotRun(
+                f"several webhooks annotate the API server's log ({names}); hint: --webhook NAME names ours"
+            )
+        return frozenset(self._annotating) or settings.rules.names
+
+    # -- exact pairs -----------------------------------------------------------------------------------------------
+
+    def join(self, step: Callable[[float], None]) -> None:
+        """Find each request's record, or why it has none. ``step`` is told which share of it is done."""
+        self._taken = bytearray(self.result.events + 1)
+        self._find_uids()
+        self._exact(lambda done: step(0.6 * done))
+        self._by_act(lambda done: step(0.6 + 0.2 * done))
+        self._named_all_the_same()
+        self._resembling()
+        step(0.85)
+        self._settle_requests()
+        step(0.95)
+        self._settle_records()
+        self._flush()
+        self.result.moved_segments = list(self._moved)
+        step(1.0)
+
+    def _find_uids(self) -> None:
+        """Older annotations name a uid: then, and only then, the journal is read for the uids of its records."""
+        if self._index.one("SELECT 1 FROM theirs WHERE uid IS NOT NULL LIMIT 1") is None:
+            return
+        records = self._journal.again(self.last_place, lambda _count: None)
+        self._index.insert("uids", ((self._fingerprint(record.uid), place) for place, record in records))
+        self._index.execute("CREATE INDEX by_uid ON uids (uid)")
+        self._index.execute(
+            "UPDATE theirs SET claim = (SELECT min(place) FROM uids WHERE uids.uid = theirs.uid) WHERE uid IS NOT NULL"
+        )
+
+    def _exact(self, step: Callable[[float], None]) -> None:
+        spans = self._index.rows(
+            "SELECT o.received - t.high, o.received - t.low FROM theirs t JOIN ours o ON o.place = t.claim"
+            " WHERE t.act = o.act OR t.act = o.nameless LIMIT ?",
+            SPANS_MAX,
+        )
+        known = list(spans)
+        self._has_claims = bool(known)
+        self.result.skew_ns = skew_ns(known)
+        rows = self._index.rows(
+            "SELECT t.identity, t.id, t.began, t.low, t.high, t.flags, t.outcome, t.act, t.other_act,"
+            " t.failed_open, t.claim, o.seq, o.received, o.act, o.nameless"
+            " FROM theirs t LEFT JOIN ours o ON o.place = t.claim ORDER BY t.identity, t.stage"
+        )
+        self._index.insert("open_requests", self._not_exact(rows, step))
+
+    def _not_exact(self, rows: Iterator[Any], step: Callable[[float], None]) -> Iterator[tuple[Any, ...]]:
+        """Settle the requests that are clear; return the rows of those that are still open."""
+        row = next(rows, None)
+        done = 0
+        earlier: list[int] = []
+        while row is not None:
+            following = next(rows, None)
+            done += 1
+            if following is not None and following[0] == row[0]:
+                earlier.append(row[1])
+            else:  # the last stage of a request says all
+                self.result.requests += 1
+                if earlier and self._settings.with_origin:
+                    self.has_stages = True
+                    self._index.insert("stages", [(row[1], id_) for id_ in earlier])
+                earlier.clear()
+                if (still_open := self._settle_exact(row)) is not None:
+                    yield still_open
+            if not done % 50_000:
+                step(done / self.result.events)
+            row = following
+
+    def _settle_exact(self, row: Any) -> tuple[Any, ...] | None:
+        _, id_, began, low, high, flags, outcome, act, other, opened, claim, seq, received, their_act, nameless = row
+        if act is None:
+            self._count(outcome, began, id_)
+            return None
+        if opened is not None and not flags & _ANNOTATED and self._ours.intersection(self._failed_open_at[opened]):
+            outcome = self._outcome(_FAILED_OPEN)
+        # Where a line was taken out of a segment, the place that was named may now be another record's.
+        is_there = seq is not None and not self._used[seq]
+        if not is_there or not (act in (their_act, nameless) or other == their_act):
+            return act, other, low, high, id_, flags, outcome, began, claim
+        if not low - NEAR_NS <= received - self.result.skew_ns <= high + NEAR_NS:
+            return act, other, low, high, id_, flags, outcome, began, claim
+        self._used[seq] = self._taken[id_] = 1
+        self._pair(id_, began, claim, "exact", [])
+        return None
+
+    def _differences(self, id_: int, place: int) -> list[str]:
+        return differences(self.what(id_).event(), act_of_record(self._journal.record_at(place)))
+
+    def what(self, id_: int) -> What:
+        """Return what is shown of a request."""
+        return self.decoded(self._index.one("SELECT what FROM theirs WHERE id = ?", id_)[0])
+
+    def decoded(self, what: bytes) -> What:
+        """Return the same from its row."""
+        return _decode_what(what)
+
+    def outcome(self, number: int) -> Outcome:
+        """Return an outcome by its number in the index."""
+        return self._outcome_at[number]
+
+    # -- by act and time -------------------------------------------------------------------------------------------
+
+    def _by_act(self, step: Callable[[float], None]) -> None:
+        self._again: dict[int, int] = {}  # a record's seq, and the request that it is another review of
+        self._index.function("used", 1, self._used.__getitem__)
+        self._index.function("taken", 1, self._taken.__getitem__)
+        self._index.execute("CREATE TABLE open_records AS SELECT * FROM ours WHERE NOT used(seq)")
+        paired = ""
+        if self._has_claims:
+            self._index.execute("CREATE TABLE left_acts (act INTEGER PRIMARY KEY)")
+            for column in ("act", "nameless"):
+                self._index.execute(
+                    f"INSERT OR IGNORE INTO left_acts SELECT {column} FROM open_records"  # noqa: S608 - our own words
+                    f" WHERE {column} IS NOT NULL"
+                )
+            paired = _ALREADY_PAIRED
+        else:
+            self.result.skew_ns = self._skew_by_act()
+        for number, (requests, reviews) in enumerate(_PASSES, start=1):
+            both = f"SELECT * FROM ({requests}{paired}) ORDER BY 1, 2"  # noqa: S608 - our own words
+            self._pass(both, f"{reviews} ORDER BY 1, 2")
+            step(number / len(_PASSES))
+
+    def _skew_by_act(self) -> int:
+        """Return the skew of the clocks as those acts tell that each log has once only."""
+        rows = self._index.rows(
+            "SELECT min(low), max(high), min(received) FROM (SELECT act, low, high, NULL AS received FROM open_requests"
+            " UNION ALL SELECT act, NULL, NULL, received FROM open_records) GROUP BY act"
+            " HAVING count(low) = 1 AND count(received) = 1 LIMIT ?",
+            SPANS_MAX,
+        )
+        near = [(received - high, received - low) for low, high, received in rows if abs(received - low) < HOUR_NS]
+        return skew_ns(near)
+
+    def _pass(self, requests: str, reviews: str) -> None:
+        skew = self.result.skew_ns
+        known: dict[int, tuple[int, int, int, int | None]] = {}  # of the requests of a group
+        places: dict[int, int] = {}
+
+        def coming() -> Iterator[Request]:
+            for act, low, high, id_, flags, outcome, began, claim, paired in self._index.rows(requests):
+                known[id_] = (flags, outcome, began, claim)
+                yield Request(act, low, high, id_, sure=bool(flags & _SURE), paired=bool(paired))
+
+        def came() -> Iterator[Review]:
+            for act, received, seq, place in self._index.rows(reviews):
+                places[seq] = place
+                yield Review(act, received - skew, seq)
+
+        for group in groups(coming(), came(), REACH_NS):
+            if group.requests and group.reviews:
+                pairing = pair(group, REACH_NS)
+                for one in pairing.pairs:
+                    self._settle_pair(one, *known[one.request], places[one.review])
+                for request, seq in pairing.again:
+                    self._used[seq] = 1
+                    self._again[seq] = request
+            for request_ in group.requests:
+                known.pop(request_.key, None)
+            for review in group.reviews:
+                places.pop(review.key, None)
+
+    def _settle_pair(self, one: Pair, flags: int, outcome: int, began: int, claim: int | None, place: int) -> None:
+        self._used[one.review] = self._taken[one.request] = 1
+        if self._outcome_at[outcome].result == outcomes.FAILED_OPEN:
+            self.result.late += 1
+        if flags & _ANNOTATED and claim != place:
+            self._note_moved(one.request)
+        self._pair(one.request, began, place, "exact" if claim == place else one.certainty, [])
+
+    def _note_moved(self, request: int) -> None:
+        """The API server was told another place, or none that this journal has."""
+        claimed = self.what(request).claimed
+        if claimed:
+            self.result.moved += 1
+            if len(self._moved) < SEGMENTS_SHOWN_MAX:
+                self._moved[claimed.rpartition("/")[0] or claimed] = None
+
+    def _named_all_the_same(self) -> None:
+        """Take the record that the annotation names where no other fits: it was changed, or a clock was set."""
+        rows = self._index.rows(
+            "SELECT o.id, o.began, o.claim, r.seq FROM open_requests o JOIN ours r ON r.place = o.claim"
+            " WHERE NOT taken(o.id) AND NOT used(r.seq)"
+        )
+        for id_, began, claim, seq in list(rows):
+            if not self._used[seq]:
+                self._used[seq] = self._taken[id_] = 1
+                self._pair(id_, began, claim, "exact", self._differences(id_, claim))
+
+    # -- what resembles ---------------------------------------------------------------------------------------------
+
+    def _resembling(self) -> None:
+        """Find pairs that agree in all but one thing: a record that was changed, or an Event."""
+        requests = self._unexplained_requests()
+        records = list(self._index.rows(_LEFT_RECORDS + " LIMIT ?", LEFTOVERS_MAX + 1))
+        if not requests or not records or max(len(requests), len(records)) > LEFTOVERS_MAX:
+            return
+        acts = {}
+        for seq, place, _ in records:
+            try:
+                acts[seq] = act_of_record(self._journal.record_at(place))
+            except (OSError, NotARecord):  # the journal changed while it was read
+                continue
+        for parts in _RESEMBLANCES:
+            self._resemble(requests, records, acts, parts)
+
+    def _unexplained_requests(self) -> dict[int, tuple[int, int, int, Act]]:
+        rows = self._index.rows("SELECT id, low, high, began, outcome FROM open_requests WHERE NOT taken(id)")
+        found: dict[int, tuple[int, int, int, Act]] = {}
+        for id_, low, high, began, outcome in rows:
+            if self._outcome_at[outcome].result == outcomes.UNEXPLAINED:
+                if len(found) > LEFTOVERS_MAX:
+                    break
+                found[id_] = (low, high, began, act_of_event(self.what(id_).event()))
+        return found
+
+    def _resemble(
+        self,
+        requests: dict[int, tuple[int, int, int, Act]],
+        records: list[tuple[int, int, int]],
+        acts: dict[int, Act],
+        parts: tuple[int, ...],
+    ) -> None:
+        """Pair those whose acts have these parts in common, in the time of the request."""
+        fingerprint, skew = self._fingerprint, self.result.skew_ns
+        places = {seq: place for seq, place, _ in records}
+
+        def of(act: Act) -> int:
+            return fingerprint(*(act[part] for part in parts))
+
+        coming = sorted(
+            Request(of(act), low, high, id_, sure=True)
+            for id_, (low, high, _, act) in requests.items()
+            if not self._taken[id_]
+        )
+        came = sorted(
+            Review(of(acts[seq]), received - skew, seq)
+            for seq, _, received in records
+            if seq in acts and not self._used[seq]
+        )
+        for group in groups(coming, came, NEAR_NS):
+            for one in pair(group, NEAR_NS).pairs:
+                place = places[one.review]
+                if differ := self._differences(one.request, place):
+                    self._used[one.review] = self._taken[one.request] = 1
+                    self._pair(one.request, requests[one.request][2], place, one.certainty, differ)
+
+    # -- what is left ------------------------------------------------------------------------------------------------
+
+    def _settle_requests(self) -> None:
+        deleted = self._already_deleted()
+        for id_, outcome, flags, began in self._index.rows(
+            "SELECT id, outcome, flags, began FROM open_requests WHERE NOT taken(id)"
+        ):
+            if id_ in deleted:
+                outcome = self._outcome(_ALREADY_DELETED)  # noqa: PLW2901 - the better one
+            elif flags & _COLLECTION and self._annotated_from <= began <= self._annotated_until:
+                found = self._outcome_at[outcome]
+                if found.result == outcomes.NOT_ADMISSION:  # a review would have left its annotation
+                    outcome = self._outcome(found._replace(certain=True))  # noqa: PLW2901
+            self._count(outcome, began, id_)
+
+    def _already_deleted(self) -> set[int]:
+        """Return unexplained deletions of what was being deleted: admission is not asked again.
+
+        (apiserver/pkg/registry/generic/registry/store.go: a graceful deletion that is pending ends a Delete.)
+        """
+        self._index.execute("CREATE TABLE left_objects (object INTEGER, began INTEGER, id INTEGER)")
+        rows = self._index.rows(
+            "SELECT t.object, t.began, o.id, o.outcome FROM open_requests o JOIN theirs t ON t.id = o.id"
+            " WHERE NOT taken(o.id) AND t.flags & ?",
+            _DELETE,
+        )
+        left = [
+            (object_, began, id_)
+            for object_, began, id_, outcome in rows
+            if self._outcome_at[outcome].result == outcomes.UNEXPLAINED
+        ]
+        if not left:
+            return set()
+        self._index.insert("left_objects", left)
+        self._index.execute("CREATE INDEX by_object ON left_objects (object)")
+        latest: dict[int, tuple[int, bool]] = {}
+        for id_, began, flags in self._index.rows(
+            "SELECT l.id, t.began, t.flags FROM theirs t JOIN left_objects l ON t.object = l.object"
+            " WHERE t.object IS NOT NULL AND t.began < l.began AND t.id != l.id"
+        ):
+            latest[id_] = max(latest.get(id_, (0, False)), (began, bool(flags & _DELETE)))
+        return {id_ for id_, (_, was_deleted) in latest.items() if was_deleted}
+
+    def _settle_records(self) -> None:
+        low, high = self.result.covered
+        seen = {number for kind, number in self._kind_numbers.items() if kind in self._kinds}
+        for seq, place, received, kind in self._index.rows("SELECT seq, place, received, kind FROM open_records"):
+            at = received - self.result.skew_ns
+            if (request := self._again.get(seq)) is not None:
+                if self._settings.with_origin:
+                    how = "collection" if kind in self._collections else "again"
+                    self._add(self._pairs, "pairs", (place, request, how))
+                if kind not in self._collections:  # a collection has as many reviews as items
+                    self._count_record(_RETRY, at, place, request)
+            elif self._used[seq]:
+                continue
+            elif not low <= at <= high:
+                self.result.outside += 1
+            elif kind not in seen:
+                self._count_record(_POLICY, at, place)
+            else:
+                self._count_record(_CUT_OFF if self.result.cut_away else _NO_EVENT, at, place)
+
+    # -- counting ----------------------------------------------------------------------------------------------------
+
+    def _wanted(self, moment_ns: int) -> bool:
+        settings = self._settings
+        return moment_ns >= settings.since_ns and (not settings.until_ns or moment_ns <= settings.until_ns)
+
+    def _pair(self, id_: int, began: int, place: int, certainty: str, differ: list[str]) -> None:
+        if self._settings.with_origin:
+            self._add(self._pairs, "pairs", (place, id_, certainty))
+        if not self._wanted(began):
+            return
+        class_ = outcomes.DISAGREE if differ else outcomes.RECORDED
+        self.result.counts[class_] += 1
+        self.result.certainties[certainty] += 1
+        if self._settings.keep_all or differ:
+            self._add(self._results, "results", (class_, began, id_, place, None, certainty, ",".join(differ)))
+
+    def _count(self, outcome: int, began: int, id_: int) -> None:
+        if not self._wanted(began):
+            return
+        self._whys[outcome] += 1
+        class_ = self._outcome_at[outcome].result
+        if self._settings.keep_all or class_ == outcomes.UNEXPLAINED:
+            self._add(self._results, "results", (class_, began, id_, None, outcome, "", ""))
+
+    def _count_record(self, why: Outcome, received: int, place: int, request: int | None = None) -> None:
+        if not self._wanted(received):
+            return
+        outcome = self._outcome(why)
+        self._whys[outcome] += 1
+        self._add(self._results, "results", (outcomes.ONLY_OURS, received, request, place, outcome, "", ""))
+
+    def _add(self, rows: list[tuple[Any, ...]], table: str, row: tuple[Any, ...]) -> None:
+        rows.append(row)
+        if len(rows) >= BATCH:
+            self._index.insert(table, rows)
+            rows.clear()
+
+    def _flush(self) -> None:
+        for rows, table in ((self._results, "results"), (self._pairs, "pairs")):
+            self._index.insert(table, rows)
+            rows.clear()
+        for number, count in self._whys.items():
+            why = self._outcome_at[number]
+            self.result.whys[why] += count
+            self.result.counts[why.result] += count
+
+
+_ALREADY_PAIRED = (
+    " UNION ALL SELECT t.act, t.low, t.high, t.id, t.flags, t.outcome, t.began, NULL, 1 FROM theirs t"
+    " JOIN left_acts USING (act) WHERE t.claim IS NOT NULL AND taken(t.id)"
+)
+_OPEN = "SELECT {}, low, high, id, flags, outcome, began, claim, 0 AS paired FROM open_requests WHERE NOT taken(id)"
+_CAME = "SELECT {}, received, seq, place FROM open_records WHERE NOT used(seq)"
+# Requests and records by the same act; those without a name, where the server made it; what may have created.
+_PASSES = (
+    (_OPEN.format("act"), _CAME.format("act")),
+    (_OPEN.format("act") + f" AND flags & {_NAMELESS}", _CAME.format("nameless") + " AND nameless IS NOT NULL"),
+    (_OPEN.format("other_act") + " AND other_act IS NOT NULL", _CAME.format("act")),
+)
+_LEFT_RECORDS = "SELECT seq, place, received FROM open_records WHERE NOT used(seq)"
+# Parts of an act that must agree: all but the user; but the operation; but where the object is; but which it is.
+_RESEMBLANCES = ((1, 2, 3, 4, 5, 6), (0, 2, 3, 4, 5, 6), (0, 1, 2, 3, 4, 6), (0, 1, 2, 3, 4))
+
+_FAILED_OPEN = Outcome(
+    outcomes.FAILED_OPEN, "the webhook failed, or could not be reached in time, and the request went on"
+)
+_ALREADY_DELETED = Outcome(
+    outcomes.NOT_ADMISSION, "the object was being deleted already: admission is not asked again", certain=False
+)
+_RETRY = Outcome(outcomes.ONLY_OURS, "retry: another review of a request that has its record")
+_POLICY = Outcome(outcomes.ONLY_OURS, "their log has no such requests: left out by its policy", certain=False)
+_NO_EVENT = Outcome(outcomes.ONLY_OURS, "nothing in their log, which has others like it", certain=False)
+_CUT_OFF = Outcome(
+    outcomes.ONLY_OURS, "nothing in their log, which has others like it, and was cut in places", certain=False
+)
