@@ -16,7 +16,7 @@ from ...native.outcomes import CLASSES
 from ...native.reading import WRAPPINGS
 from ...native.webhook_rules import Rules, RulesError, rules_of
 from ..progress import Progress
-from . import output
+from . import enriching, output
 from .index import Index
 from .inputs import CannotRun, Journal, NativeLog, native_files
 from .joining import Join, Settings
@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="every request, a line each")
     parser.add_argument("--class", action="append", default=[], dest="classes", choices=CLASSES, help="list only these")
     parser.add_argument("--json", action="store_true", help="counts and audit IDs as JSON; with --list a line each")
+    parser.add_argument(
+        "--enrich", action="store_true", help="our records with their outcome and origin, as audit Events"
+    )
     parser.add_argument("--skip-malformed", action="store_true", help="go on where the log cannot be read")
     parser.add_argument("--temp-dir", metavar="DIR", default=None, help="where the index goes: a quarter of both logs")
     return parser
@@ -103,12 +106,13 @@ def _run(options: argparse.Namespace, directory: str) -> int:
         since_ns=options.since,
         until_ns=options.until,
         keep_all=options.list or options.json or bool(options.classes),
+        with_origin=options.enrich,
     )
     journal = Journal([options.journal, *options.journals])
     log = NativeLog(
         native_files(options.native),
         wrapping=options.native_format,
-        with_origin=False,
+        with_origin=options.enrich,
         skip_malformed=options.skip_malformed,
     )
     index = Index(directory)
@@ -120,7 +124,11 @@ def _run(options: argparse.Namespace, directory: str) -> int:
         join.join(bar.joined)
         bar.end()
         output.warn(join, journal, log)
-        _show(options, index, join, journal)
+        if options.enrich:
+            enriching.write(index, join, journal, sys.stdout.buffer)
+            output.summary(join, journal, index, sys.stderr)
+        else:
+            _show(options, index, join, journal)
         sys.stdout.flush()
     return 0 if join.result.is_clean else 1
 
