@@ -13,7 +13,7 @@ from function.clusters.webhook import template
 from function.native import outcomes
 from function.native.acts import Act, Fingerprints, act_of_event, act_of_record, differences, other_act_of_event
 from function.native.cel import ERROR, UNKNOWN, NotUnderstood, parse
-from function.native.claims import Claim, annotating, claim_of, failed_open, place_of
+from function.native.claims import Claim, claims_of, failed_open, place_of
 from function.native.event import Event
 from function.native.outcomes import asks_admission, without_record
 from function.native.pairing import NEAR_NS, Request, Review, groups, pair, skew_ns
@@ -55,12 +55,14 @@ def test_places_as_annotations_spell_them(value, place):
     assert place_of(value) == place
 
 
-def test_claims_are_our_webhooks_alone():
+def test_claims_by_webhook():
     notes = {f"{OURS}/recorded": "d/1/2", "other.example.com/omitted": "x", "authorization.k8s.io/decision": "allow"}
-    assert annotating(notes) == {OURS, "other.example.com"}
-    assert claim_of(notes, [OURS]) == Claim(recorded="d/1/2")
-    assert claim_of(notes, ["other.example.com"]) == Claim(omitted="x")
-    assert claim_of(notes, ["nobody.example.com"]) == Claim()
+    notes |= {f"{OURS}/degraded": "too_large", "nodot/recorded": "x"}
+    assert claims_of(notes) == {
+        OURS: Claim(recorded="d/1/2", degraded="too_large"),
+        "other.example.com": Claim(omitted="x"),
+    }
+    assert claims_of({}) == {}
 
 
 def test_who_failed_open():

@@ -77,7 +77,11 @@ class Fingerprints:
     def __call__(self, *words: str) -> int:
         """Return the fingerprint of these words, which is never 0."""
         digest = self._start.copy()
-        digest.update("\0".join(words).encode(errors="surrogatepass"))
+        text = words[0] if len(words) == 1 else "\0".join(words)
+        try:
+            digest.update(text.encode())
+        except UnicodeEncodeError:  # half a surrogate pair
+            digest.update(text.encode(errors="surrogatepass"))
         return int.from_bytes(digest.digest(), "big", signed=True) or 1
 
 

@@ -81,7 +81,10 @@ def is_one(members: dict[str, Raw]) -> bool:
 
 def events(text: bytes, *, with_origin: bool = False) -> list[Event]:
     """Return the Event, or those of the EventList. Raises `ValueError` for anything else."""
-    decoded, text = _decoded(text)
+    try:
+        decoded = _decode(text)
+    except RecursionError:
+        decoded, text = _decoded(text)
     if decoded.kind == "EventList":
         return [event(bytes(item), with_origin=with_origin) for item in decoded.items or ()]
     return [_event(decoded, text, with_origin=with_origin)]

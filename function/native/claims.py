@@ -5,15 +5,19 @@ A webhook's answer may hold audit annotations; the API server writes them into i
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["Claim", "Place", "annotating", "claim_of", "failed_open", "place_of"]
+__all__ = ["NO_CLAIM", "Claim", "Place", "claims_of", "failed_open", "place_of"]
 
-_KEYS = ("recorded", "omitted", "degraded")
+_ENDINGS = ("/recorded", "/omitted", "/degraded")
 _FAILED_OPEN = "failed-open.validating.webhook.admission.k8s.io/"
-_place = re.compile(r"(.+)/(?:audit-)?0*([1-9]\d{0,18})(?:\.ndjson(?:\.\w+)?)?/(\d{1,18})", re.ASCII).fullmatch
+_is_failed_open = operator.methodcaller("startswith", _FAILED_OPEN)
+_DIGITS_MAX = 18
+_segment = re.compile(r"(.+)/(?:audit-)?0*([1-9]\d{0,18})(?:\.ndjson(?:\.\w+)?)?", re.ASCII).fullmatch
 
 
 class Place(NamedTuple):
@@ -40,32 +44,38 @@ class Claim(NamedTuple):
         return bool(self.recorded or self.degraded)
 
 
-def annotating(annotations: Mapping[str, str]) -> set[str]:
-    """Return the names of webhooks that annotate as we do."""
-    found = set()
-    for key in annotations:
-        webhook, _, word = key.rpartition("/")
-        if word in _KEYS and "." in webhook:
-            found.add(webhook)
-    return found
+NO_CLAIM = Claim()
 
 
-def claim_of(annotations: Mapping[str, str], webhooks: Collection[str]) -> Claim:
-    """Return what any of these webhooks told."""
-    found = Claim()
-    for webhook in webhooks:
-        told = Claim(*(annotations.get(f"{webhook}/{key}", "") for key in _KEYS))
-        if told.is_recorded or (told.omitted and not found.is_recorded):
-            found = told
+def claims_of(annotations: Mapping[str, str]) -> dict[str, Claim]:
+    """Return what webhooks told that annotate as we do, by their names."""
+    found: dict[str, Claim] = {}
+    for key, value in annotations.items():
+        if key.endswith(_ENDINGS):
+            webhook, _, word = key.rpartition("/")
+            if "." in webhook:
+                told = found.get(webhook, NO_CLAIM)
+                found[webhook] = Claim(value, *told[1:]) if word == "recorded" else told._replace(**{word: value})
     return found
 
 
 def place_of(recorded: str) -> Place | None:
     """Return the place that the annotation's value names; None where it is a uid, as older versions wrote."""
-    match = _place(recorded)
-    return Place(match[1], int(match[2]), int(match[3])) if match else None
+    segment, _, offset = recorded.rpartition("/")
+    found = _segment_of(segment)
+    if found is None or not (offset.isdecimal() and offset.isascii() and len(offset) <= _DIGITS_MAX):
+        return None
+    return Place(*found, int(offset))
+
+
+@functools.lru_cache(maxsize=4096)  # many records are in one segment
+def _segment_of(text: str) -> tuple[str, int] | None:
+    match = _segment(text)
+    return (match[1], int(match[2])) if match else None
 
 
 def failed_open(annotations: Mapping[str, str]) -> tuple[str, ...]:
     """Return the webhooks that the API server gave up on, and went on without (``failurePolicy: Ignore``)."""
-    return tuple(sorted({value for key, value in annotations.items() if key.startswith(_FAILED_OPEN)}))
+    if not any(map(_is_failed_open, annotations)):
+        return ()
+    return tuple(sorted({value for key, value in annotations.items() if _is_failed_open(key)}))

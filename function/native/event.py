@@ -75,13 +75,13 @@ class Event(msgspec.Struct, gc=False, frozen=True):
         return "CREATE" if operation == "UPDATE" and self.code == 201 else operation
 
     @property
-    def identity(self) -> tuple[str, ...]:
+    def identity(self) -> str:
         """What tells this request from every other.
 
         The audit ID alone does not: a client may choose it (the header Audit-ID), also one that is taken.
         """
-        moment = str(self.began_ns) if self.timestamp_is_identity and not self.cut else ""
-        return (self.audit_id, moment, self.verb, self.uri)
+        moment = self.began_ns if self.timestamp_is_identity and not self.cut else 0
+        return f"{self.audit_id}\0{moment}\0{self.verb}\0{self.uri}"
 
 
 def operation_of(verb: str, core_resource: str, subresource: str) -> str:

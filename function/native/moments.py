@@ -19,9 +19,12 @@ _PORTAL = re.compile(
 
 def moment_ns(text: str) -> int:
     """Return the time; without a zone it is UTC. Raises `ValueError`."""
-    # As every API server writes it: 2026-11-24T11:43:52.391054Z.
-    if len(text) == 27 and text[19] == "." and text[26] == "Z" and text[20:26].isdecimal():
+    # As every API server writes it, 2026-11-24T11:43:52.391054Z, and our records with three digits more.
+    length = len(text)
+    if length == 27 and text[19] == "." and text[26] == "Z" and text[20:26].isdecimal():
         return _second(text[:19], "") * 1_000_000_000 + int(text[20:26]) * 1000
+    if length == 30 and text[19] == "." and text[29] == "Z" and text[20:29].isdecimal():
+        return _second(text[:19], "") * 1_000_000_000 + int(text[20:29])
     if match := _RFC_3339(text):
         day, time, fraction, zone = match.groups()
         return _second(f"{day}T{time}", zone or "") * 1_000_000_000 + int((fraction or "").ljust(9, "0"))

@@ -101,13 +101,16 @@ def _asks_admission(verb: str, group: str, resource: str, subresource: str) -> O
     return None
 
 
+_NO_SUCH_RECORD = Outcome(UNEXPLAINED, "the API server was told where it is recorded, and there is no such record")
+
+
 def without_record(event: Event, claim: claims.Claim, ours: Collection[str], rules: Rules) -> Outcome:
     """Return why there is no record of the request, which admission may have been asked about.
 
     ``claim`` is what our answer said, ``ours`` the names of our webhooks, ``rules`` their configuration.
     """
     if claim.recorded:
-        return Outcome(UNEXPLAINED, "the API server was told where it is recorded, and there is no such record")
+        return _NO_SUCH_RECORD
     if claim.degraded:
         return Outcome(UNEXPLAINED, "the API server was told that it is recorded, degraded: there is no such record")
     if claim.omitted:

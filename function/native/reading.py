@@ -95,29 +95,35 @@ def _json(first: bytes, blocks: Iterator[bytes], wrapping: str, *, with_origin: 
     for value in values:
         if events_of is None:
             events_of = _recognised(value)
-        yield from _of_value(value, events_of, with_origin=with_origin)
-
-
-def _of_value(value: Value, events_of: Callable[..., list[Event]], *, with_origin: bool) -> Iterator[Read]:
-    try:
-        yield Read(value.line, events_of(value.text, with_origin=with_origin))
-    except (ValueError, RecursionError) as error:
-        if value.text[:1] == b"[":  # an array a line
-            for one in _elements(value):
-                yield from _of_value(one, events_of, with_origin=with_origin)
-        elif value.torn and not is_json(value.text):
-            yield Read(value.line, [], torn=True)
+        try:
+            found = events_of(value.text, with_origin=with_origin)
+        except (ValueError, RecursionError) as error:
+            yield from _failed(value, error, events_of, with_origin=with_origin)
         else:
-            yield Read(value.line, [], malformed=_why(error))
+            yield Read(value.line, found)
 
 
-def _elements(value: Value) -> Iterator[Value]:
+def _failed(
+    value: Value, error: Exception, events_of: Callable[..., list[Event]], *, with_origin: bool
+) -> Iterator[Read]:
+    """Return what is malformed; of an array on a line, what its elements hold."""
+    if value.torn and not is_json(value.text):
+        yield Read(value.line, [], torn=True)
+    elif value.text[:1] == b"[" and (parts := _elements(value.text)):
+        for part in parts:
+            try:
+                yield Read(value.line, events_of(part, with_origin=with_origin))
+            except (ValueError, RecursionError) as inner:
+                yield Read(value.line, [], malformed=_why(inner))
+    else:
+        yield Read(value.line, [], malformed=_why(error))
+
+
+def _elements(text: bytes) -> list[bytes]:
     try:
-        parts = msgspec.json.decode(value.text, type=list[Raw])
+        return [bytes(part) for part in msgspec.json.decode(text, type=list[Raw])]
     except (ValueError, RecursionError):
-        parts = []
-    for part in parts or [Raw(b"null")]:
-        yield Value(value.line, bytes(part))
+        return []
 
 
 def _why(error: Exception) -> str:
@@ -170,7 +176,10 @@ def _lines(blocks: Iterator[bytes], *, with_origin: bool) -> Iterator[Read]:
 
 
 def _columns(header: bytes) -> set[str]:
-    return {name.removesuffix(" [UTC]") for name in next(csv.reader([header.decode(errors="replace")]), [])}
+    try:
+        return {name.removesuffix(" [UTC]") for name in next(csv.reader([header.decode(errors="replace")]), [])}
+    except csv.Error:
+        return set()
 
 
 def _rows(blocks: Iterator[bytes], events_of: Callable[[dict[str, str]], list[Event]]) -> Iterator[Read]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
+import gc
 import os
 import sqlite3
 import sys
 import tempfile
+from collections.abc import Iterator
 
 from ...clusters.webhook import template
 from ...configuration.units import format_bytes
@@ -118,11 +120,12 @@ def _run(options: argparse.Namespace, directory: str) -> int:
     index = Index(directory)
     with contextlib.closing(index):
         join = Join(index, journal, settings)
-        bar = _Bar(journal.bytes + log.bytes)
-        join.read_ours(bar.read)
-        join.read_theirs(log, bar.read)
-        join.join(bar.joined)
-        bar.end()
+        with _without_collections():
+            bar = _Bar(journal.bytes + log.bytes)
+            join.read_ours(bar.read)
+            join.read_theirs(log, bar.read)
+            join.join(bar.joined)
+            bar.end()
         output.warn(join, journal, log)
         if options.enrich:
             enriching.write(index, join, journal, sys.stdout.buffer)
@@ -164,6 +167,18 @@ def _rules(options: argparse.Namespace) -> Rules:
         raise CannotRun(f"{path}{f':{mark.line + 1}' if mark else ''}: not YAML") from None
     except RulesError as error:
         raise CannotRun(f"{path}: {error}") from None
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Spare the search for cycles: millions of rows come and go, and none is in a cycle."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class _Bar:

@@ -41,6 +41,7 @@ CREATE TABLE theirs (         -- a row an Event: a stage of a request
   what BLOB,
   origin BLOB
 );
+CREATE TABLE others (identity INTEGER, began INTEGER, outcome INTEGER);  -- what nobody asks admission about
 CREATE TABLE open_requests (act INTEGER, other_act INTEGER, low INTEGER, high INTEGER, id INTEGER PRIMARY KEY,
   flags INTEGER, outcome INTEGER, began INTEGER, claim INTEGER);
 CREATE TABLE results (class TEXT, began INTEGER, id INTEGER, place INTEGER, outcome INTEGER, how TEXT, differ TEXT);

@@ -21,7 +21,7 @@ from ..journals import Source, sources
 
 __all__ = ["CannotRun", "Journal", "Located", "NativeLog", "native_files"]
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 17  # stays in the cache of a core
 _GZIP = b"\x1f\x8b"
 # What CloudWatch leaves in the bucket that it exports to.
 _NOT_LOGS = frozenset(["aws-logs-write-test"])

@@ -13,6 +13,7 @@ import msgspec
 from ...native import claims, outcomes
 from ...native.acts import COLLECTION, Act, Fingerprints, act_of_event, act_of_record, differences, other_act_of_event
 from ...native.event import STAGES, Event
+from ...native.moments import moment_ns
 from ...native.outcomes import Outcome
 from ...native.pairing import NEAR_NS, Pair, Request, Review, groups, pair, skew_ns
 from ...native.webhook_rules import Rules
@@ -125,6 +126,7 @@ class Join:
         self._index = index
         self._journal = journal
         self._settings = settings
+        self._names_given = frozenset([settings.webhook]) if settings.webhook else settings.rules.names
         self._fingerprint = Fingerprints(os.urandom(16))
         self._outcomes: dict[Outcome, int] = {}
         self._outcome_at: list[Outcome] = []
@@ -137,6 +139,7 @@ class Join:
         self._kind_numbers: dict[tuple[str, str, str, str], int] = {}
         self._collections: set[int] = set()
         self._whys: Counter[int] = Counter()
+        self._reads: list[tuple[int, int, int]] = []
         self._annotating: set[str] = set()
         self._ours: frozenset[str] = frozenset()
         self._annotated_from = self._annotated_until = 0
@@ -177,7 +180,7 @@ class Join:
                 continue
             act = act_of_record(record)
             nameless = fingerprint(*act[:6], "") if act.operation == "CREATE" else None
-            yield place, seq, record.received_ns, fingerprint(*act), nameless, self._kind(act)
+            yield place, seq, moment_ns(record.received), fingerprint(*act), nameless, self._kind(act)
             seq += 1
             self.last_place = place
         self.result.records = seq
@@ -197,23 +200,33 @@ class Join:
         earliest = settings.since_ns - MARGIN_NS if settings.since_ns else 0
         latest = settings.until_ns + MARGIN_NS if settings.until_ns else 1 << 62
         low, high = 1 << 62, 0
+        fingerprint = self._fingerprint
         for event in log.events(progress):
             if not earliest <= event.began_ns <= latest:
                 continue
             result.events += 1
             low, high = min(low, event.began_ns), max(high, event.ended_ns)
-            yield self._row_of(event)
+            nature = outcomes.asks_admission(event)
+            if nature is None or settings.keep_all:
+                yield self._row_of(event, nature)
+            else:
+                self._reads.append((fingerprint(event.identity), event.began_ns, self._outcome(nature)))
+                if len(self._reads) >= BATCH:
+                    self._flush_reads()
+        self._flush_reads()
         result.covered = (low, high) if high else (0, 0)
 
-    def _row_of(self, event: Event) -> tuple[Any, ...]:
+    def _flush_reads(self) -> None:
+        self._index.insert("others", self._reads)
+        self._reads.clear()
+
+    def _row_of(self, event: Event, nature: Outcome | None) -> tuple[Any, ...]:
         fingerprint = self._fingerprint
-        head = (None, fingerprint(*event.identity), STAGES.get(event.stage, 2), event.audit_id, event.began_ns)
+        head = (None, fingerprint(event.identity), STAGES.get(event.stage, 2), event.audit_id, event.began_ns)
         span = (event.began_ns - event.loose_ns, event.ended_ns + event.loose_ns)
         origin = event.origin or None
-        nature = outcomes.asks_admission(event)
         if nature is not None:
-            what = self._what(event, "") if self._settings.keep_all else None
-            return *head, *span, 0, self._outcome(nature), *(None,) * 6, what, origin
+            return *head, *span, 0, self._outcome(nature), *(None,) * 6, self._what(event, ""), origin
         claim, flags = self._claimed(event)
         place = uid = None
         if claim.recorded:
@@ -221,8 +234,9 @@ class Join:
             place = self._journal.place_of(named) if named else None
             uid = None if named else fingerprint(claim.recorded)
         act, other = act_of_event(event), other_act_of_event(event)
-        if len(self._kinds) < KINDS_MAX:
-            self._kinds.add(act.kind)
+        kind = act.kind
+        if kind not in self._kinds and len(self._kinds) < KINDS_MAX:
+            self._kinds.add(kind)
         opened = claims.failed_open(event.annotations) if event.annotations else ()
         # Whether these are ours is known at the end, so here they count for nothing.
         outcome = outcomes.without_record(event, claim, (), self._settings.rules)
@@ -243,26 +257,24 @@ class Join:
         )
 
     def _claimed(self, event: Event) -> tuple[claims.Claim, int]:
-        if not event.annotations:
-            return claims.Claim(), 0
-        if self._settings.webhook:
-            names = {self._settings.webhook}
-        else:
-            names = claims.annotating(event.annotations)
-            if self._settings.rules_are_given:
-                names &= self._settings.rules.names
-        claim = claims.claim_of(event.annotations, names) if names else claims.Claim()
-        if not any(claim):
-            return claim, 0
-        self._annotating |= names
-        self._annotated_from = min(self._annotated_from or event.began_ns, event.began_ns)
-        self._annotated_until = max(self._annotated_until, event.began_ns)
-        return claim, _ANNOTATED
+        found = claims.claims_of(event.annotations)
+        if self._settings.webhook or self._settings.rules_are_given:
+            found = {webhook: claim for webhook, claim in found.items() if webhook in self._names_given}
+        if not found:
+            return claims.NO_CLAIM, 0
+        self._annotating.update(found)
+        began = event.began_ns
+        self._annotated_until = max(self._annotated_until, began)
+        if began < self._annotated_from or not self._annotated_from:
+            self._annotated_from = began
+        if len(found) > 1:  # several of ours in one configuration: a record of any is one
+            return max(found.values(), key=lambda claim: (claim.is_recorded, claim)), _ANNOTATED
+        return next(iter(found.values())), _ANNOTATED
 
     def _flags(self, event: Event, act: Act, outcome: Outcome) -> int:
         flags = 0
         # What could be excluded, or refused before, may have had a review all the same.
-        if event.operation == "CONNECT" or event.succeeded or outcome.result == outcomes.UNEXPLAINED:
+        if event.succeeded or act.operation == "CONNECT" or outcome.result == outcomes.UNEXPLAINED:
             flags |= _SURE
         if act.operation == "CREATE" and not act.name:
             flags |= _NAMELESS
@@ -309,17 +321,14 @@ class Join:
         return number
 
     def _names(self) -> frozenset[str]:
-        settings = self._settings
-        if settings.webhook:
-            return frozenset([settings.webhook])
-        if settings.rules_are_given:
-            return settings.rules.names
+        if self._settings.webhook or self._settings.rules_are_given:
+            return self._names_given
         if len(self._annotating) > 1:
             names = ", ".join(sorted(self._annotating))
             raise CannotRun(
                 f"several webhooks annotate the API server's log ({names}); hint: --webhook NAME names ours"
             )
-        return frozenset(self._annotating) or settings.rules.names
+        return frozenset(self._annotating) or self._settings.rules.names
 
     # -- exact pairs -----------------------------------------------------------------------------------------------
 
@@ -332,6 +341,7 @@ class Join:
         self._named_all_the_same()
         self._resembling()
         step(0.85)
+        self._settle_others()
         self._settle_requests()
         step(0.95)
         self._settle_records()
@@ -568,6 +578,18 @@ class Join:
                     self._pair(one.request, requests[one.request][2], place, one.certainty, differ)
 
     # -- what is left ------------------------------------------------------------------------------------------------
+
+    def _settle_others(self) -> None:
+        """Count what admission is not asked about and nobody wants to see one by one: each request once."""
+        for outcome, wanted, count in self._index.rows(
+            "SELECT outcome, wanted, count(*) FROM (SELECT outcome, began BETWEEN ? AND ? AS wanted FROM others"
+            " GROUP BY identity) GROUP BY outcome, wanted",
+            self._settings.since_ns,
+            self._settings.until_ns or 1 << 62,
+        ):
+            self.result.requests += count
+            if wanted:
+                self._whys[outcome] += count
 
     def _settle_requests(self) -> None:
         deleted = self._already_deleted()
