@@ -6,6 +6,7 @@ import pathlib
 import random
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 import running
@@ -23,6 +24,11 @@ HERE = pathlib.Path(__file__).parent
 DATA = HERE / "data"
 GOLDEN = HERE / "golden" / "reconcile.txt"
 RECORDED = DATA / "native-audit.ndjson"
+SHARED = HERE.parents[1] / "shared" / "reviews"
+PAIRS = [
+    pytest.param(DATA, id="bundled"),
+    pytest.param(SHARED, id="shared", marks=pytest.mark.skipif(not SHARED.is_dir(), reason="only beside the project")),
+]
 RECONCILE = [sys.executable, "-m", "function", "reconcile"]
 OURS = "kube-audit-function.kube-audit-function.svc"
 WRITER = "web-20261124T114350Z-00000000"
@@ -38,10 +44,10 @@ def journal_of(directory, lines, *, writer=WRITER, number=1):
     return directory / "journal"
 
 
-def recorded_lines(form=None):
+def recorded_lines(form=None, *, folder=DATA):
     """Return the recorded reviews as our records, with the times at which they came."""
-    bodies = (DATA / "reviews.ndjson").read_bytes().splitlines()
-    times = map(moment_ns, (DATA / "received.txt").read_text().split())
+    bodies = (folder / "reviews.ndjson").read_bytes().splitlines()
+    times = map(moment_ns, (folder / "received.txt").read_text().split())
     form = form or ReviewFormat()
     return [
         form.render(decode(body), level="Request", received_ns=at, now_ns=at, cluster="", changes=None)
@@ -76,6 +82,40 @@ def test_the_recorded_pair_is_explained_whole(tmp_path, capfd, form):
     assert len(admitted) > 200
     whys = {reason["why"].split(":")[0] for reason in result["reasons"]["only_ours"]}
     assert whys == {"retry"}
+
+
+JUDGE = """
+import json, pathlib, sys
+import matching, native_log, records
+result = matching.match(native_log.read(pathlib.Path(sys.argv[2])), records.read(pathlib.Path(sys.argv[1])))
+pairs = [[request.audit_id, record.uid] for request, record in result.pairs]
+print(json.dumps({"pairs": pairs, "missing": len(result.missing), "unexplained": len(result.unexplained)}))
+"""
+
+
+@pytest.mark.parametrize("folder", PAIRS)
+def test_an_independent_judge_makes_the_same_pairs(tmp_path, folder):
+    """The end-to-end suite's own, which shares no code with this."""
+    journal = journal_of(tmp_path, recorded_lines(folder=folder))
+    log = folder / "native-audit.ndjson"
+    command = [sys.executable, "-c", JUDGE, journal, log]
+    judged = json.loads(subprocess.run(command, capture_output=True, check=True, cwd=HERE / "e2e").stdout)
+    command = [*RECONCILE, "--list", "--json", "--class", "recorded", journal, log]
+    finished = subprocess.run(command, capture_output=True, check=False, cwd=running.ROOT)
+    uid_at, end = {}, 0
+    for line in (journal / WRITER / "audit-00000000000000000001.ndjson").read_bytes().splitlines(keepends=True):
+        uid_at[end] = json.loads(line)["request"]["uid"]
+        end += len(line)
+    ours = {}
+    for one in map(json.loads, finished.stdout.splitlines()):
+        ours[one["auditID"]] = uid_at[int(one["place"].rpartition("/")[2])]
+    alone = [audit_id for audit_id, count in Counter(id_ for id_, _ in judged["pairs"]).items() if count == 1]
+    assert len(alone) > 200
+    assert {audit_id: uid for audit_id, uid in judged["pairs"] if audit_id in alone} == {
+        id_: ours[id_] for id_ in alone
+    }
+    # Without bodies, as the bundled log is, the judge knows no generated names and no items of collections.
+    assert (finished.returncode, judged["missing"], judged["unexplained"]) == (0, 0, 0) or folder == DATA
 
 
 def must(event):
@@ -600,6 +640,32 @@ def test_several_webhooks_annotate(tmp_path, capfd):
     assert "other.example.com" in err
     assert "--webhook" in err
     assert reconciled(capfd, "--webhook", OURS, journal, log)[0] == 0
+
+
+def test_a_webhook_of_another_name_that_failed_open(tmp_path, capfd):
+    """Until it has annotated something, its name must be told; the reason says so."""
+    journal, log = World(8, annotating=False, kinds=["recorded", "failed_open", "read"]).write(tmp_path)
+    log.write_text(log.read_text().replace(OURS, "audit.example.com"))
+    code, result, _ = reconciled(capfd, journal, log)
+    assert (code, result["failed_open"]) == (1, 0)
+    assert "without audit.example.com" in result["reasons"]["unexplained"][0]["why"]
+    code, result, _ = reconciled(capfd, "--webhook", "audit.example.com", journal, log)
+    assert (code, result["failed_open"]) == (0, 1)
+
+
+def test_replicas_whose_clocks_differ_are_no_finding(tmp_path, capfd):
+    """Every other record is half a second late by its own clock; the annotation is what counts."""
+    lines = recorded_lines()
+    log = annotated(tmp_path, lines)
+    late = []
+    for number, line in enumerate(lines):
+        received = json.loads(line)["requestReceivedTimestamp"]
+        at = moment_ns(received) + (500 * MS if number % 2 else 0)
+        written = f"2026-11-24T11:{at // 60_000_000_000 % 60:02}:{at // 10**9 % 60:02}.{at % 10**9:09}Z"
+        late.append(line.replace(received.encode(), written.encode()))
+    assert list(map(len, late)) == list(map(len, lines))
+    code, result, _ = reconciled(capfd, journal_of(tmp_path, late), log)
+    assert (code, result["moved"], result["certainty"]["exact"]) == (0, 0, result["recorded"])
 
 
 def test_records_of_many_clusters(tmp_path, capfd):

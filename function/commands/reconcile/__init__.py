@@ -185,7 +185,7 @@ class _Bar:
     """The progress of reading both logs, then joining them."""
 
     def __init__(self, size: int) -> None:
-        self._progress = Progress("", after=PROGRESS_AFTER_SECONDS, shown=format_bytes)
+        self._progress = Progress("", after=PROGRESS_AFTER_SECONDS, shown=lambda _total: format_bytes(size))
         self._size = size
         self._total = size * (1 + JOIN_SHARE)
         self._done = 0

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
+from ...configuration.units import format_bytes
 from ...native.enrichment import enriched
 from ...record.reading import NotARecord
+from ..progress import Progress
 from .index import Index
 from .inputs import Journal
 from .joining import Join
 
 __all__ = ["write"]
+
+PROGRESS_AFTER_SECONDS = 2.0
 
 _PAIRS = "SELECT p.place, p.how, p.id, t.origin FROM pairs p JOIN theirs t ON t.id = p.id ORDER BY p.place"
 _EARLIER = "SELECT t.origin FROM stages s JOIN theirs t ON t.id = s.earlier WHERE s.id = ? ORDER BY t.stage"
@@ -18,9 +22,17 @@ _EARLIER = "SELECT t.origin FROM stages s JOIN theirs t ON t.id = s.earlier WHER
 
 def write(index: Index, join: Join, journal: Journal, out: BinaryIO) -> None:
     """Write a line for each record that was compared. Raises `OSError`."""
+    bar = Progress("", after=PROGRESS_AFTER_SECONDS, shown=format_bytes, quiet=out.isatty())
+    done = 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done += count
+        bar.show(done, journal.bytes)
+
     pairs = index.rows(_PAIRS)
     following = next(pairs, None)
-    for place, record in journal.again(join.last_place, lambda _count: None):
+    for place, record in journal.again(join.last_place, progress):
         if not join.wants(record):
             continue
         while following is not None and following[0] < place:
@@ -33,4 +45,5 @@ def write(index: Index, join: Join, journal: Journal, out: BinaryIO) -> None:
             out.write(enriched(record, origin, how, earlier))
         except NotARecord:
             journal.no_records += 1
+    bar.end()
     out.flush()

@@ -403,17 +403,27 @@ class Join:
         if act is None:
             self._count(outcome, began, id_)
             return None
-        if opened is not None and not flags & _ANNOTATED and self._ours.intersection(self._failed_open_at[opened]):
-            outcome = self._outcome(_FAILED_OPEN)
+        if opened is not None and not flags & _ANNOTATED:
+            outcome = self._when_failed_open(self._failed_open_at[opened], outcome)
         # Where a line was taken out of a segment, the place that was named may now be another record's.
         is_there = seq is not None and not self._used[seq]
         if not is_there or not (act in (their_act, nameless) or other == their_act):
             return act, other, low, high, id_, flags, outcome, began, claim
-        if not low - NEAR_NS <= received - self.result.skew_ns <= high + NEAR_NS:
+        # Writers on several nodes have a clock each.
+        if not low - REACH_NS <= received - self.result.skew_ns <= high + REACH_NS:
             return act, other, low, high, id_, flags, outcome, began, claim
         self._used[seq] = self._taken[id_] = 1
         self._pair(id_, began, claim, "exact", [])
         return None
+
+    def _when_failed_open(self, webhooks: tuple[str, ...], outcome: int) -> int:
+        if self._ours.intersection(webhooks):
+            return self._outcome(_FAILED_OPEN)
+        if self._outcome_at[outcome].result != outcomes.UNEXPLAINED:
+            return outcome
+        names = ", ".join(webhooks)
+        why = f"no record; the API server went on without {names}: if that is ours, name it with --webhook"
+        return self._outcome(Outcome(outcomes.UNEXPLAINED, why))
 
     def _differences(self, id_: int, place: int) -> list[str]:
         return differences(self.what(id_).event(), act_of_record(self._journal.record_at(place)))
@@ -514,7 +524,7 @@ class Join:
             "SELECT o.id, o.began, o.claim, r.seq FROM open_requests o JOIN ours r ON r.place = o.claim"
             " WHERE NOT taken(o.id) AND NOT used(r.seq)"
         )
-        for id_, began, claim, seq in list(rows):
+        for id_, began, claim, seq in rows:
             if not self._used[seq]:
                 self._used[seq] = self._taken[id_] = 1
                 self._pair(id_, began, claim, "exact", self._differences(id_, claim))
