@@ -196,6 +196,18 @@ def test_elements_are_those_that_a_whole_parser_finds(objects, indent, wrapped, 
     assert lines_of == sorted(lines_of)
 
 
+@pytest.mark.parametrize("levels", [1, 15, 16, 17, 18, 40, 200])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_elements_nested_ever_deeper(levels, indent):
+    """Some are found at once, some bracket by bracket: it makes no difference."""
+    deep = {"kind": "x"}
+    for _ in range(levels):
+        deep = {"kind": "x", "inner": [deep]}
+    text = json.dumps([deep, {"kind": "y"}, deep], indent=indent, separators=(",", ":")).encode()
+    for size in (1000, 1 << 20):
+        assert [json.loads(value.text) for value in elements(blocks(text, size))] == [deep, {"kind": "y"}, deep]
+
+
 @settings(max_examples=100, deadline=None)
 @given(OBJECTS, st.sampled_from([None, 1]), st.integers(1, 40))
 def test_values_one_after_the_other(objects, indent, size):

@@ -22,6 +22,13 @@ _LISTS = frozenset([b"items", b"events", b"logEvents", b"records", b"entries", b
 
 # From here to the next bracket that is in no string. A lone quotation mark is a string that is not all here yet.
 _to_bracket = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+(["{}\[\]])', re.DOTALL).match
+# A whole value in brackets, unless it is nested deeper than nearly all are: one call instead of one a bracket. That the
+# brackets match in kind is for whoever decodes it.
+_LEVELS = 16
+_whole_source = rb"[{\[][^\"{}\[\]]*+[}\]]"
+for _ in range(_LEVELS):
+    _whole_source = rb'[{\[](?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+"|%b)*+[}\]]' % _whole_source
+_whole = re.compile(_whole_source, re.DOTALL).match
 _key_of_list = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*\[\Z').search
 _KEY_BYTES_MAX = 128
 
@@ -98,6 +105,9 @@ class _Scanner:
                 self._depth += 1 if bracket in b"{[" else -1
             elif bracket in b"{[":
                 self._open(bracket, end)
+                if self._depth == 1 and self._opened[-1:] == [b"["] and (whole := self._whole(end - 1)):
+                    yield Value(self._line_at(end - 1), whole)
+                    self._depth, end = 0, end - 1 + len(whole)
             elif (value := self._close(bracket, end)) is not None:
                 yield value
             self._position = end
@@ -124,6 +134,24 @@ class _Scanner:
             self._depth = 0
             return
         self._depth += 1
+
+    def _whole(self, start: int) -> bytes:
+        """Return the value that starts here, if all of it is there and simple enough to be found at once."""
+        line = self._data.rfind(b"\n", 0, start) + 1
+        indentation = self._data[line:start]
+        if line and not indentation.strip(b" \t"):
+            # What prints a value on many lines ends it where it began.
+            end = self._data.find(b"\n" + indentation + _CLOSING[self._data[start : start + 1]], start)
+            text = self._data[start : end + len(indentation) + 2]
+            if end > 0 and is_json(text):
+                return text
+        # On one line, what follows begins with the same member.
+        colon = self._data.find(b":", start, start + _KEY_BYTES_MAX)
+        end = self._data.find(b"}," + self._data[start : colon + 1], start) if colon > 0 else -1
+        if end > 0 and is_json(text := self._data[start : end + 1]):
+            return text
+        match = _whole(self._data, start)
+        return match[0] if match else b""
 
     def _is_wrapper(self, end: int) -> bool:
         return not self._opened and self._data[self._start : self._start + 1] == b"{" and self._holds_values(end)
@@ -165,6 +193,7 @@ class _Scanner:
 
 
 _OPENING = {b"}": b"{", b"]": b"["}
+_CLOSING = {opening: closing for closing, opening in _OPENING.items()}
 _string = re.compile(rb'\s*"((?:[^"\\]++|\\.)*+)"\s*', re.DOTALL).match
 _space = re.compile(rb"\s*").match
 _scalar = re.compile(rb'\s*(?:"(?:[^"\\]++|\\.)*+"|[^",{}\[\]]++)', re.DOTALL).match
