@@ -20,8 +20,9 @@ from ...native.webhook_rules import Rules, RulesError, rules_of
 from ..progress import Progress
 from . import enriching, output
 from .index import Index
+from .indexing import Indexing, Settings
 from .inputs import CannotRun, Journal, NativeLog, native_files
-from .joining import Join, Settings
+from .joining import Join
 
 __all__ = ["main"]
 
@@ -119,16 +120,17 @@ def _run(options: argparse.Namespace, directory: str) -> int:
     )
     index = Index(directory)
     with contextlib.closing(index):
-        join = Join(index, journal, settings)
+        indexing = Indexing(index, journal, settings)
         with _without_collections():
             bar = _Bar(journal.bytes + log.bytes)
-            join.read_ours(bar.read)
-            join.read_theirs(log, bar.read)
+            indexing.read_ours(bar.read)
+            indexing.read_theirs(log, bar.read)
+            join = Join(index, journal, indexing)
             join.join(bar.joined)
             bar.end()
         output.warn(join, journal, log)
         if options.enrich:
-            enriching.write(index, join, journal, sys.stdout.buffer)
+            enriching.write(index, join, indexing, journal, sys.stdout.buffer)
             output.summary(join, journal, index, sys.stderr)
         else:
             _show(options, index, join, journal)

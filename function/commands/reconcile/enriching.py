@@ -9,6 +9,7 @@ from ...native.enrichment import enriched
 from ...record.reading import NotARecord
 from ..progress import Progress
 from .index import Index
+from .indexing import Indexing
 from .inputs import Journal
 from .joining import Join
 
@@ -20,7 +21,7 @@ _PAIRS = "SELECT p.place, p.how, p.id, t.origin FROM pairs p JOIN theirs t ON t.
 _EARLIER = "SELECT t.origin FROM stages s JOIN theirs t ON t.id = s.earlier WHERE s.id = ? ORDER BY t.stage"
 
 
-def write(index: Index, join: Join, journal: Journal, out: BinaryIO) -> None:
+def write(index: Index, join: Join, indexing: Indexing, journal: Journal, out: BinaryIO) -> None:
     """Write a line for each record that was compared. Raises `OSError`."""
     bar = Progress("", after=PROGRESS_AFTER_SECONDS, shown=format_bytes, quiet=out.isatty())
     done = 0
@@ -32,8 +33,8 @@ def write(index: Index, join: Join, journal: Journal, out: BinaryIO) -> None:
 
     pairs = index.rows(_PAIRS)
     following = next(pairs, None)
-    for place, record in journal.again(join.last_place, progress):
-        if not join.wants(record):
+    for place, record in journal.again(indexing.last_place, progress):
+        if not indexing.wants(record):
             continue
         while following is not None and following[0] < place:
             following = next(pairs, None)

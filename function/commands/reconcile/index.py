@@ -8,9 +8,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["Index"]
+__all__ = ["BATCH", "Index"]
 
-_BATCH = 4000
+BATCH = 4000
 _CACHE_KIB = 48 << 10
 
 _TABLES = """
@@ -71,7 +71,7 @@ class Index:
     def insert(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
         """Append rows, some thousand at once."""
         rows = iter(rows)
-        while batch := list(itertools.islice(rows, _BATCH)):
+        while batch := list(itertools.islice(rows, BATCH)):
             marks = ",".join("?" * len(batch[0]))
             self._database.execute("BEGIN")
             self._database.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", batch)  # noqa: S608 - our own names

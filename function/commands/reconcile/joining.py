@@ -1,340 +1,51 @@
-"""The join: both logs into the index, exact pairs by what the annotations name, the rest by act and time."""
+"""The join: exact pairs by what the annotations name, the rest by act and time, and what is left."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
-
-from ...native import claims, outcomes
-from ...native.acts import COLLECTION, Act, Fingerprints, act_of_event, act_of_record, differences, other_act_of_event
-from ...native.event import STAGES, Event
-from ...native.moments import moment_ns
+from ...native import outcomes
+from ...native.acts import Act, act_of_event, act_of_record, differences
 from ...native.outcomes import Outcome
 from ...native.pairing import NEAR_NS, Pair, Request, Review, groups, pair, skew_ns
-from ...native.webhook_rules import Rules
-from ...record.reading import NotARecord, Record
-from .index import Index
-from .inputs import CannotRun, Journal, NativeLog
+from ...record.reading import NotARecord
+from .index import BATCH, Index
+from .indexing import ANNOTATED, COLLECTIVE, DELETED, NAMELESS, SURE, Indexing, What, decoded
+from .inputs import Journal
 
-__all__ = ["Join", "Result", "Settings"]
+__all__ = ["Join"]
 
 REACH_NS = 2_000_000_000
-# Of records whose request is just outside of what is asked for.
-MARGIN_NS = 60_000_000_000
 # Leftovers are few, or everything is wrong: then which resembles which is of no use.
 LEFTOVERS_MAX = 20_000
 SPANS_MAX = 20_000
-KINDS_MAX = 100_000
 HOUR_NS = 3_600_000_000_000
 SEGMENTS_SHOWN_MAX = 100
-BATCH = 4000
-
-# Bits of an Event's row.
-_SURE, _ANNOTATED, _NAMELESS, _COLLECTION, _DELETE, _CREATED, _CUT = (1 << bit for bit in range(7))
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What was asked for. Times are in nanoseconds since the epoch, 0 for none; ``webhook`` is empty for any.
-
-    ``keep_all`` keeps every request's result, not the counts alone; ``with_origin`` what only their log knows.
-    """
-
-    rules: Rules
-    rules_are_given: bool = False
-    webhook: str = ""
-    cluster: str | None = None
-    since_ns: int = 0
-    until_ns: int = 0
-    keep_all: bool = False
-    with_origin: bool = False
-
-
-class What(NamedTuple):
-    """Of a request, what is shown of it, and compared."""
-
-    verb: str
-    user: str
-    original_user: str
-    group: str
-    resource: str
-    subresource: str
-    namespace: str
-    name: str
-    named_by_answer: str
-    code: int
-    exact_code: bool
-    claimed: str
-
-    def event(self) -> Event:
-        """Return as much of the Event as comparing needs."""
-        return Event(
-            "",
-            "",
-            self.verb,
-            user=self.user,
-            group=self.group,
-            resource=self.resource,
-            subresource=self.subresource,
-            namespace=self.namespace,
-            name=self.name,
-            named_by_answer=self.named_by_answer,
-            code=self.code,
-            exact_code=self.exact_code,
-        )
-
-
-@dataclass
-class Result:
-    """The counts: of requests by class, of pairs by certainty, of what else must be said."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    whys: Counter[Outcome] = field(default_factory=Counter)
-    certainties: Counter[str] = field(default_factory=Counter)
-    records: int = 0
-    outside: int = 0
-    moved: int = 0
-    moved_segments: list[str] = field(default_factory=list)
-    late: int = 0  # recorded, though the API server gave up waiting
-    requests: int = 0
-    events: int = 0
-    cut: int = 0  # events that whoever stored them cut short
-    cut_away: int = 0  # and those of which too little is left
-    skew_ns: int = 0
-    covered: tuple[int, int] = (0, 0)
-    webhooks: tuple[str, ...] = ()
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether nothing is unexplained, disagrees, or was moved."""
-        return not (self.counts[outcomes.UNEXPLAINED] or self.counts[outcomes.DISAGREE] or self.moved)
-
-
-_decode_what = msgspec.json.Decoder(What).decode
-_encode = msgspec.json.encode
 
 
 class Join:
-    """One run over one index."""
+    """One run over one index, when both logs are in it."""
 
-    def __init__(self, index: Index, journal: Journal, settings: Settings) -> None:
+    def __init__(self, index: Index, journal: Journal, indexing: Indexing) -> None:
         self._index = index
         self._journal = journal
-        self._settings = settings
-        self._names_given = frozenset([settings.webhook]) if settings.webhook else settings.rules.names
-        self._fingerprint = Fingerprints(os.urandom(16))
-        self._outcomes: dict[Outcome, int] = {}
-        self._outcome_at: list[Outcome] = []
-        self._failed_open: dict[tuple[str, ...], int] = {}
-        self._failed_open_at: list[tuple[str, ...]] = []
-        self._kinds: set[tuple[str, str, str, str]] = set()
-        self._used = bytearray()
-        self.last_place = 0
+        self._known = indexing
+        self._settings = indexing.settings
+        self._outcomes = indexing.outcomes
+        self.result = indexing.result
         self.has_stages = False
-        self._kind_numbers: dict[tuple[str, str, str, str], int] = {}
-        self._collections: set[int] = set()
+        self._used = bytearray(self.result.records + 1)  # by a record's number
+        self._taken = bytearray(self.result.events + 1)  # by an Event's
+        self._again: dict[int, int] = {}  # a record's number, and the request that it is another review of
         self._whys: Counter[int] = Counter()
-        self._reads: list[tuple[int, int, int]] = []
-        self._annotating: set[str] = set()
-        self._ours: frozenset[str] = frozenset()
-        self._annotated_from = self._annotated_until = 0
         self._results: list[tuple[Any, ...]] = []
         self._pairs: list[tuple[Any, ...]] = []
         self._moved: dict[str, None] = {}
-        self.result = Result()
-
-    # -- both logs into the index ----------------------------------------------------------------------------------
-
-    def read_ours(self, progress: Callable[[int], None]) -> None:
-        """Index the journal. Raises `CannotRun`."""
-        self._index.insert("ours", self._rows_of_ours(progress))
-        self._used = bytearray(self.result.records + 1)
-
-    def read_theirs(self, log: NativeLog, progress: Callable[[int], None]) -> None:
-        """Index the API server's log. Raises `CannotRun`."""
-        self._index.insert("theirs", self._rows_of_theirs(log, progress))
-        if not self.result.events:
-            raise CannotRun("the API server's log holds no audit Event")
-        self._ours = self._names()
-        self.result.webhooks = tuple(sorted(self._ours))
-
-    def wants(self, record: Record) -> bool:
-        """Whether the record is one of those that are compared."""
-        return self._settings.cluster is None or record.cluster == self._settings.cluster
-
-    def _rows_of_ours(self, progress: Callable[[int], None]) -> Iterator[tuple[Any, ...]]:
-        fingerprint, wanted, clusters = self._fingerprint, self._settings.cluster, set[str]()
-        seq = 0
-        for place, record in self._journal.located(progress):
-            if wanted is None:
-                clusters.add(record.cluster)
-                if len(clusters) > 1:
-                    names = ", ".join(sorted(name or "(none)" for name in clusters))
-                    raise CannotRun(f"the journal holds records of several clusters ({names}, …); hint: --cluster NAME")
-            elif record.cluster != wanted:
-                continue
-            act = act_of_record(record)
-            nameless = fingerprint(*act[:6], "") if act.operation == "CREATE" else None
-            yield place, seq, moment_ns(record.received), fingerprint(*act), nameless, self._kind(act)
-            seq += 1
-            self.last_place = place
-        self.result.records = seq
-
-    def _kind(self, act: Act) -> int:
-        number = self._kind_numbers.get(act.kind)
-        if number is None:
-            if len(self._kind_numbers) >= KINDS_MAX:
-                return 0
-            number = self._kind_numbers[act.kind] = len(self._kind_numbers) + 1
-            if act.operation == COLLECTION:
-                self._collections.add(number)
-        return number
-
-    def _rows_of_theirs(self, log: NativeLog, progress: Callable[[int], None]) -> Iterator[tuple[Any, ...]]:
-        settings, result = self._settings, self.result
-        earliest = settings.since_ns - MARGIN_NS if settings.since_ns else 0
-        latest = settings.until_ns + MARGIN_NS if settings.until_ns else 1 << 62
-        low, high = 1 << 62, 0
-        fingerprint = self._fingerprint
-        for event in log.events(progress):
-            if not earliest <= event.began_ns <= latest:
-                continue
-            result.events += 1
-            low, high = min(low, event.began_ns), max(high, event.ended_ns)
-            nature = outcomes.asks_admission(event)
-            if nature is None or settings.keep_all:
-                yield self._row_of(event, nature)
-            else:
-                self._reads.append((fingerprint(event.identity), event.began_ns, self._outcome(nature)))
-                if len(self._reads) >= BATCH:
-                    self._flush_reads()
-        self._flush_reads()
-        result.covered = (low, high) if high else (0, 0)
-
-    def _flush_reads(self) -> None:
-        self._index.insert("others", self._reads)
-        self._reads.clear()
-
-    def _row_of(self, event: Event, nature: Outcome | None) -> tuple[Any, ...]:
-        fingerprint = self._fingerprint
-        head = (None, fingerprint(event.identity), STAGES.get(event.stage, 2), event.audit_id, event.began_ns)
-        span = (event.began_ns - event.loose_ns, event.ended_ns + event.loose_ns)
-        origin = event.origin or None
-        if nature is not None:
-            return *head, *span, 0, self._outcome(nature), *(None,) * 6, self._what(event, ""), origin
-        claim, flags = self._claimed(event)
-        place = uid = None
-        if claim.recorded:
-            named = claims.place_of(claim.recorded)
-            place = self._journal.place_of(named) if named else None
-            uid = None if named else fingerprint(claim.recorded)
-        act, other = act_of_event(event), other_act_of_event(event)
-        kind = act.kind
-        if kind not in self._kinds and len(self._kinds) < KINDS_MAX:
-            self._kinds.add(kind)
-        opened = claims.failed_open(event.annotations) if event.annotations else ()
-        # Whether these are ours is known at the end, so here they count for nothing.
-        outcome = outcomes.without_record(event, claim, (), self._settings.rules)
-        flags |= self._flags(event, act, outcome)
-        return (
-            *head,
-            *span,
-            flags,
-            self._outcome(outcome),
-            fingerprint(*act),
-            fingerprint(*other) if other else None,
-            fingerprint(*act[2:]) if flags & (_DELETE | _CREATED) else None,
-            place,
-            uid,
-            self._opened(opened) if opened else None,
-            self._what(event, claim.recorded),
-            origin,
-        )
-
-    def _claimed(self, event: Event) -> tuple[claims.Claim, int]:
-        found = claims.claims_of(event.annotations)
-        if self._settings.webhook or self._settings.rules_are_given:
-            found = {webhook: claim for webhook, claim in found.items() if webhook in self._names_given}
-        if not found:
-            return claims.NO_CLAIM, 0
-        self._annotating.update(found)
-        began = event.began_ns
-        self._annotated_until = max(self._annotated_until, began)
-        if began < self._annotated_from or not self._annotated_from:
-            self._annotated_from = began
-        if len(found) > 1:  # several of ours in one configuration: a record of any is one
-            return max(found.values(), key=lambda claim: (claim.is_recorded, claim)), _ANNOTATED
-        return next(iter(found.values())), _ANNOTATED
-
-    def _flags(self, event: Event, act: Act, outcome: Outcome) -> int:
-        flags = 0
-        # What could be excluded, or refused before, may have had a review all the same.
-        if event.succeeded or act.operation == "CONNECT" or outcome.result == outcomes.UNEXPLAINED:
-            flags |= _SURE
-        if act.operation == "CREATE" and not act.name:
-            flags |= _NAMELESS
-        if act.operation == COLLECTION:
-            flags |= _COLLECTION
-        if event.succeeded and not event.subresource:
-            flags |= _DELETE if event.verb == "delete" else 0
-            flags |= _CREATED if act.operation == "CREATE" and act.name else 0
-        if event.cut:
-            self.result.cut += 1
-            flags |= _CUT
-        return flags
-
-    def _what(self, event: Event, claimed: str) -> bytes:
-        return _encode(
-            (
-                event.verb,
-                event.user,
-                event.original_user,
-                event.group,
-                event.resource,
-                event.subresource,
-                event.namespace,
-                event.name or ("" if event.resource else event.uri),
-                event.named_by_answer,
-                event.code,
-                event.exact_code,
-                claimed,
-            )
-        )
-
-    def _outcome(self, outcome: Outcome) -> int:
-        number = self._outcomes.get(outcome)
-        if number is None:
-            number = self._outcomes[outcome] = len(self._outcome_at)
-            self._outcome_at.append(outcome)
-        return number
-
-    def _opened(self, names: tuple[str, ...]) -> int:
-        number = self._failed_open.get(names)
-        if number is None:
-            number = self._failed_open[names] = len(self._failed_open_at)
-            self._failed_open_at.append(names)
-        return number
-
-    def _names(self) -> frozenset[str]:
-        if self._settings.webhook or self._settings.rules_are_given:
-            return self._names_given
-        if len(self._annotating) > 1:
-            names = ", ".join(sorted(self._annotating))
-            raise CannotRun(
-                f"several webhooks annotate the API server's log ({names}); hint: --webhook NAME names ours"
-            )
-        return frozenset(self._annotating) or self._settings.rules.names
-
-    # -- exact pairs -----------------------------------------------------------------------------------------------
 
     def join(self, step: Callable[[float], None]) -> None:
         """Find each request's record, or why it has none. ``step`` is told which share of it is done."""
-        self._taken = bytearray(self.result.events + 1)
         self._find_uids()
         self._exact(lambda done: step(0.6 * done))
         self._by_act(lambda done: step(0.6 + 0.2 * done))
@@ -353,8 +64,8 @@ class Join:
         """Older annotations name a uid: then, and only then, the journal is read for the uids of its records."""
         if self._index.one("SELECT 1 FROM theirs WHERE uid IS NOT NULL LIMIT 1") is None:
             return
-        records = self._journal.again(self.last_place, lambda _count: None)
-        self._index.insert("uids", ((self._fingerprint(record.uid), place) for place, record in records))
+        records = self._journal.again(self._known.last_place, lambda _count: None)
+        self._index.insert("uids", ((self._known.fingerprint(record.uid), place) for place, record in records))
         self._index.execute("CREATE INDEX by_uid ON uids (uid)")
         self._index.execute(
             "UPDATE theirs SET claim = (SELECT min(place) FROM uids WHERE uids.uid = theirs.uid) WHERE uid IS NOT NULL"
@@ -403,8 +114,8 @@ class Join:
         if act is None:
             self._count(outcome, began, id_)
             return None
-        if opened is not None and not flags & _ANNOTATED:
-            outcome = self._when_failed_open(self._failed_open_at[opened], outcome)
+        if opened is not None and not flags & ANNOTATED:
+            outcome = self._when_failed_open(self._known.failed_open.value(opened), outcome)
         # Where a line was taken out of a segment, the place that was named may now be another record's.
         is_there = seq is not None and not self._used[seq]
         if not is_there or not (act in (their_act, nameless) or other == their_act):
@@ -417,33 +128,28 @@ class Join:
         return None
 
     def _when_failed_open(self, webhooks: tuple[str, ...], outcome: int) -> int:
-        if self._ours.intersection(webhooks):
-            return self._outcome(_FAILED_OPEN)
-        if self._outcome_at[outcome].result != outcomes.UNEXPLAINED:
+        if self._known.ours.intersection(webhooks):
+            return self._outcomes.of(_FAILED_OPEN)
+        if self._outcomes.value(outcome).result != outcomes.UNEXPLAINED:
             return outcome
         names = ", ".join(webhooks)
         why = f"no record; the API server went on without {names}: if that is ours, name it with --webhook"
-        return self._outcome(Outcome(outcomes.UNEXPLAINED, why))
+        return self._outcomes.of(Outcome(outcomes.UNEXPLAINED, why))
 
     def _differences(self, id_: int, place: int) -> list[str]:
         return differences(self.what(id_).event(), act_of_record(self._journal.record_at(place)))
 
     def what(self, id_: int) -> What:
         """Return what is shown of a request."""
-        return self.decoded(self._index.one("SELECT what FROM theirs WHERE id = ?", id_)[0])
-
-    def decoded(self, what: bytes) -> What:
-        """Return the same from its row."""
-        return _decode_what(what)
+        return decoded(self._index.one("SELECT what FROM theirs WHERE id = ?", id_)[0])
 
     def outcome(self, number: int) -> Outcome:
         """Return an outcome by its number in the index."""
-        return self._outcome_at[number]
+        return self._outcomes.value(number)
 
     # -- by act and time -------------------------------------------------------------------------------------------
 
     def _by_act(self, step: Callable[[float], None]) -> None:
-        self._again: dict[int, int] = {}  # a record's seq, and the request that it is another review of
         self._index.function("used", 1, self._used.__getitem__)
         self._index.function("taken", 1, self._taken.__getitem__)
         self._index.execute("CREATE TABLE open_records AS SELECT * FROM ours WHERE NOT used(seq)")
@@ -482,7 +188,7 @@ class Join:
         def coming() -> Iterator[Request]:
             for act, low, high, id_, flags, outcome, began, claim, paired in self._index.rows(requests):
                 known[id_] = (flags, outcome, began, claim)
-                yield Request(act, low, high, id_, sure=bool(flags & _SURE), paired=bool(paired))
+                yield Request(act, low, high, id_, sure=bool(flags & SURE), paired=bool(paired))
 
         def came() -> Iterator[Review]:
             for act, received, seq, place in self._index.rows(reviews):
@@ -504,9 +210,9 @@ class Join:
 
     def _settle_pair(self, one: Pair, flags: int, outcome: int, began: int, claim: int | None, place: int) -> None:
         self._used[one.review] = self._taken[one.request] = 1
-        if self._outcome_at[outcome].result == outcomes.FAILED_OPEN:
+        if self._outcomes.value(outcome).result == outcomes.FAILED_OPEN:
             self.result.late += 1
-        if flags & _ANNOTATED and claim != place:
+        if flags & ANNOTATED and claim != place:
             self._note_moved(one.request)
         self._pair(one.request, began, place, "exact" if claim == place else one.certainty, [])
 
@@ -550,7 +256,7 @@ class Join:
         rows = self._index.rows("SELECT id, low, high, began, outcome FROM open_requests WHERE NOT taken(id)")
         found: dict[int, tuple[int, int, int, Act]] = {}
         for id_, low, high, began, outcome in rows:
-            if self._outcome_at[outcome].result == outcomes.UNEXPLAINED:
+            if self._outcomes.value(outcome).result == outcomes.UNEXPLAINED:
                 if len(found) > LEFTOVERS_MAX:
                     break
                 found[id_] = (low, high, began, act_of_event(self.what(id_).event()))
@@ -564,7 +270,7 @@ class Join:
         parts: tuple[int, ...],
     ) -> None:
         """Pair those whose acts have these parts in common, in the time of the request."""
-        fingerprint, skew = self._fingerprint, self.result.skew_ns
+        fingerprint, skew = self._known.fingerprint, self.result.skew_ns
         places = {seq: place for seq, place, _ in records}
 
         def of(act: Act) -> int:
@@ -607,11 +313,11 @@ class Join:
             "SELECT id, outcome, flags, began FROM open_requests WHERE NOT taken(id)"
         ):
             if id_ in deleted:
-                outcome = self._outcome(_ALREADY_DELETED)  # noqa: PLW2901 - the better one
-            elif flags & _COLLECTION and self._annotated_from <= began <= self._annotated_until:
-                found = self._outcome_at[outcome]
+                outcome = self._outcomes.of(_ALREADY_DELETEDD)  # noqa: PLW2901 - the better one
+            elif flags & COLLECTIVE and self._known.annotated_from <= began <= self._known.annotated_until:
+                found = self._outcomes.value(outcome)
                 if found.result == outcomes.NOT_ADMISSION:  # a review would have left its annotation
-                    outcome = self._outcome(found._replace(certain=True))  # noqa: PLW2901
+                    outcome = self._outcomes.of(found._replace(certain=True))  # noqa: PLW2901
             self._count(outcome, began, id_)
 
     def _already_deleted(self) -> set[int]:
@@ -623,12 +329,12 @@ class Join:
         rows = self._index.rows(
             "SELECT t.object, t.began, o.id, o.outcome FROM open_requests o JOIN theirs t ON t.id = o.id"
             " WHERE NOT taken(o.id) AND t.flags & ?",
-            _DELETE,
+            DELETED,
         )
         left = [
             (object_, began, id_)
             for object_, began, id_, outcome in rows
-            if self._outcome_at[outcome].result == outcomes.UNEXPLAINED
+            if self._outcomes.value(outcome).result == outcomes.UNEXPLAINED
         ]
         if not left:
             return set()
@@ -639,25 +345,24 @@ class Join:
             "SELECT l.id, t.began, t.flags FROM theirs t JOIN left_objects l ON t.object = l.object"
             " WHERE t.object IS NOT NULL AND t.began < l.began AND t.id != l.id"
         ):
-            latest[id_] = max(latest.get(id_, (0, False)), (began, bool(flags & _DELETE)))
+            latest[id_] = max(latest.get(id_, (0, False)), (began, bool(flags & DELETED)))
         return {id_ for id_, (_, was_deleted) in latest.items() if was_deleted}
 
     def _settle_records(self) -> None:
         low, high = self.result.covered
-        seen = {number for kind, number in self._kind_numbers.items() if kind in self._kinds}
         for seq, place, received, kind in self._index.rows("SELECT seq, place, received, kind FROM open_records"):
             at = received - self.result.skew_ns
             if (request := self._again.get(seq)) is not None:
                 if self._settings.with_origin:
-                    how = "collection" if kind in self._collections else "again"
+                    how = "collection" if kind in self._known.collections else "again"
                     self._add(self._pairs, "pairs", (place, request, how))
-                if kind not in self._collections:  # a collection has as many reviews as items
+                if kind not in self._known.collections:  # a collection has as many reviews as items
                     self._count_record(_RETRY, at, place, request)
             elif self._used[seq]:
                 continue
             elif not low <= at <= high:
                 self.result.outside += 1
-            elif kind not in seen:
+            elif kind not in self._known.kinds_of_theirs:
                 self._count_record(_POLICY, at, place)
             else:
                 self._count_record(_CUT_OFF if self.result.cut_away else _NO_EVENT, at, place)
@@ -683,14 +388,14 @@ class Join:
         if not self._wanted(began):
             return
         self._whys[outcome] += 1
-        class_ = self._outcome_at[outcome].result
+        class_ = self._outcomes.value(outcome).result
         if self._settings.keep_all or class_ == outcomes.UNEXPLAINED:
             self._add(self._results, "results", (class_, began, id_, None, outcome, "", ""))
 
     def _count_record(self, why: Outcome, received: int, place: int, request: int | None = None) -> None:
         if not self._wanted(received):
             return
-        outcome = self._outcome(why)
+        outcome = self._outcomes.of(why)
         self._whys[outcome] += 1
         self._add(self._results, "results", (outcomes.ONLY_OURS, received, request, place, outcome, "", ""))
 
@@ -705,7 +410,7 @@ class Join:
             self._index.insert(table, rows)
             rows.clear()
         for number, count in self._whys.items():
-            why = self._outcome_at[number]
+            why = self._outcomes.value(number)
             self.result.whys[why] += count
             self.result.counts[why.result] += count
 
@@ -719,7 +424,7 @@ _CAME = "SELECT {}, received, seq, place FROM open_records WHERE NOT used(seq)"
 # Requests and records by the same act; those without a name, where the server made it; what may have created.
 _PASSES = (
     (_OPEN.format("act"), _CAME.format("act")),
-    (_OPEN.format("act") + f" AND flags & {_NAMELESS}", _CAME.format("nameless") + " AND nameless IS NOT NULL"),
+    (_OPEN.format("act") + f" AND flags & {NAMELESS}", _CAME.format("nameless") + " AND nameless IS NOT NULL"),
     (_OPEN.format("other_act") + " AND other_act IS NOT NULL", _CAME.format("act")),
 )
 _LEFT_RECORDS = "SELECT seq, place, received FROM open_records WHERE NOT used(seq)"
@@ -729,7 +434,7 @@ _RESEMBLANCES = ((1, 2, 3, 4, 5, 6), (0, 2, 3, 4, 5, 6), (0, 1, 2, 3, 4, 6), (0,
 _FAILED_OPEN = Outcome(
     outcomes.FAILED_OPEN, "the webhook failed, or could not be reached in time, and the request went on"
 )
-_ALREADY_DELETED = Outcome(
+_ALREADY_DELETEDD = Outcome(
     outcomes.NOT_ADMISSION, "the object was being deleted already: admission is not asked again", certain=False
 )
 _RETRY = Outcome(outcomes.ONLY_OURS, "retry: another review of a request that has its record")

@@ -15,8 +15,9 @@ from ...native.outcomes import CLASSES, Outcome
 from ...record.reading import NotARecord, Record
 from ..show.text import safe
 from .index import Index
+from .indexing import What, decoded
 from .inputs import Journal, NativeLog
-from .joining import Join, What
+from .joining import Join
 
 __all__ = ["as_json", "listed", "summary", "warn"]
 
@@ -148,7 +149,7 @@ def _lines(join: Join, journal: Journal, index: Index, classes: Sequence[str]) -
             class_,
             began,
             audit_id or "",
-            join.decoded(what) if what else None,
+            decoded(what) if what else None,
             _record(journal, place) if needs_record else None,
             journal.spelled(place) if place is not None else "",
             how,
