@@ -313,7 +313,7 @@ class Join:
             "SELECT id, outcome, flags, began FROM open_requests WHERE NOT taken(id)"
         ):
             if id_ in deleted:
-                outcome = self._outcomes.of(_ALREADY_DELETEDD)  # noqa: PLW2901 - the better one
+                outcome = self._outcomes.of(_ALREADY_DELETED)  # noqa: PLW2901 - the better one
             elif flags & COLLECTIVE and self._known.annotated_from <= began <= self._known.annotated_until:
                 found = self._outcomes.value(outcome)
                 if found.result == outcomes.NOT_ADMISSION:  # a review would have left its annotation
@@ -434,7 +434,7 @@ _RESEMBLANCES = ((1, 2, 3, 4, 5, 6), (0, 2, 3, 4, 5, 6), (0, 1, 2, 3, 4, 6), (0,
 _FAILED_OPEN = Outcome(
     outcomes.FAILED_OPEN, "the webhook failed, or could not be reached in time, and the request went on"
 )
-_ALREADY_DELETEDD = Outcome(
+_ALREADY_DELETED = Outcome(
     outcomes.NOT_ADMISSION, "the object was being deleted already: admission is not asked again", certain=False
 )
 _RETRY = Outcome(outcomes.ONLY_OURS, "retry: another review of a request that has its record")
