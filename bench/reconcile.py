@@ -1,6 +1,6 @@
 """What `reconcile` costs: a journal and the API server's log of the same requests, generated, on one core.
 
-    python bench/reconcile.py [--bytes 1000000000] [--rounds 1] [--scratch DIR] [--keep]
+    python bench/reconcile.py [--bytes 1000000000] [--rounds 1] [--only exact enrich act] [--scratch DIR]
 
 Both logs have about that many bytes. The log has an Event with its request's body for every record of recorded reviews,
 and twice as many reads. Each figure is of a whole process `python -m function reconcile`, its start included: with
@@ -39,6 +39,11 @@ DELAY_NS = 2_000_000  # from the request to its review, and from there to its en
 SEGMENT_BYTES = 100 << 20
 WRITER = "bench-20260921T141320Z-00000000"
 WEBHOOK = "kube-audit-function.kube-audit-function.svc"
+KINDS = {
+    "exact": ("exact, by annotations", True, []),
+    "enrich": ("the same with --enrich", True, ["--enrich"]),
+    "act": ("by act and time", False, []),
+}
 RSS_BYTES_MAX = 300 << 20
 EVENTS_PER_SECOND_MIN = 30_000
 
@@ -48,15 +53,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bytes", type=int, default=1_000_000_000)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--scratch", default="/var/tmp")  # noqa: S108 - a directory of its own is made there
     options = parser.parse_args()
     ok = True
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-        for name, annotated, arguments in (
-            ("exact, by annotations", True, []),
-            ("the same with --enrich", True, ["--enrich"]),
-            ("by act and time", False, []),
-        ):
+        for kind in options.only:
+            name, annotated, arguments = KINDS[kind]
             sizes = write_pair(scratch, options.bytes, annotated=annotated)
             for _ in range(options.rounds):
                 ok &= measured(name, scratch, sizes, arguments)

@@ -769,6 +769,24 @@ def test_the_index_leaves_nothing_behind(tmp_path, capfd, small):
     assert list(scratch.iterdir()) == []
 
 
+def test_an_act_that_goes_on_all_day(tmp_path, capfd, monkeypatch):
+    """A status that is written again and again: more than is held at once is paired all the same."""
+    monkeypatch.setattr("function.native.pairing._GROUP_MAX", 20)
+    world = World(9, annotating=False, kinds=[])
+    for _ in range(300):
+        world.recorded(verb="update", name="busy")
+        world.now -= world.random.randint(0, 40) * MS
+    lost = world.request("unexplained", verb="update", name="busy")
+    for event in world.events:
+        event["user"]["username"] = "user-0"
+        event["objectRef"]["name"] = "busy"
+    same = {"userInfo": {"username": "user-0"}, "name": "busy", "object": {}, "oldObject": {}}
+    world.records = [(at, uid, fields | same, *more) for at, uid, fields, *more in world.records]
+    _, result, _ = reconciled(capfd, *world.write(tmp_path))
+    assert result["recorded"] == 300
+    assert result["list"]["unexplained"] == [lost]
+
+
 def test_a_clock_that_is_off_is_noticed(tmp_path, capfd):
     """Ours is half an hour ahead: the pairs are the same, and it is said."""
     lines = []

@@ -153,21 +153,29 @@ class Join:
         self._index.function("used", 1, self._used.__getitem__)
         self._index.function("taken", 1, self._taken.__getitem__)
         self._index.execute("CREATE TABLE open_records AS SELECT * FROM ours WHERE NOT used(seq)")
-        paired = ""
-        if self._has_claims:
-            self._index.execute("CREATE TABLE left_acts (act INTEGER PRIMARY KEY)")
-            for column in ("act", "nameless"):
-                self._index.execute(
-                    f"INSERT OR IGNORE INTO left_acts SELECT {column} FROM open_records"  # noqa: S608 - our own words
-                    f" WHERE {column} IS NOT NULL"
-                )
-            paired = _ALREADY_PAIRED
-        else:
+        self._index.execute("CREATE TABLE left_acts (act INTEGER PRIMARY KEY)")
+        if not self._has_claims:
             self.result.skew_ns = self._skew_by_act()
-        for number, (requests, reviews) in enumerate(_PASSES, start=1):
-            both = f"SELECT * FROM ({requests}{paired}) ORDER BY 1, 2"  # noqa: S608 - our own words
-            self._pass(both, f"{reviews} ORDER BY 1, 2")
-            step(number / len(_PASSES))
+        done = 0
+        for requests, reviews, column in _PASSES:
+            # What is near first: an act that goes on all day falls into groups of one request each, and little is left
+            # for the wider reach.
+            for reach_ns, paired in ((NEAR_NS, _PAIRED_EXACTLY), (REACH_NS, _PAIRED_EXACTLY + _PAIRED_BY_ACT)):
+                known = paired if self._has_claims or reach_ns == REACH_NS else ""
+                if known:
+                    self._find_left_acts(column)
+                both = f"SELECT * FROM ({requests}{known}) ORDER BY 1, 2"  # noqa: S608 - our own words
+                self._pass(both, f"{reviews} ORDER BY 1, 2", reach_ns)
+                done += 1
+                step(done / (2 * len(_PASSES)))
+
+    def _find_left_acts(self, column: str) -> None:
+        """Find the acts of records that are left: only for these it matters which requests have theirs already."""
+        self._index.execute("DELETE FROM left_acts")
+        self._index.execute(
+            f"INSERT OR IGNORE INTO left_acts SELECT {column} FROM open_records"  # noqa: S608 - our own words
+            f" WHERE {column} IS NOT NULL AND NOT used(seq)"
+        )
 
     def _skew_by_act(self) -> int:
         """Return the skew of the clocks as those acts tell that each log has once only."""
@@ -180,7 +188,7 @@ class Join:
         near = [(received - high, received - low) for low, high, received in rows if abs(received - low) < HOUR_NS]
         return skew_ns(near)
 
-    def _pass(self, requests: str, reviews: str) -> None:
+    def _pass(self, requests: str, reviews: str, reach_ns: int) -> None:
         skew = self.result.skew_ns
         known: dict[int, tuple[int, int, int, int | None]] = {}  # of the requests of a group
         places: dict[int, int] = {}
@@ -195,9 +203,9 @@ class Join:
                 places[seq] = place
                 yield Review(act, received - skew, seq)
 
-        for group in groups(coming(), came(), REACH_NS):
+        for group in groups(coming(), came(), reach_ns):
             if group.requests and group.reviews:
-                pairing = pair(group, REACH_NS)
+                pairing = pair(group, reach_ns)
                 for one in pairing.pairs:
                     self._settle_pair(one, *known[one.request], places[one.review])
                 for request, seq in pairing.again:
@@ -415,17 +423,25 @@ class Join:
             self.result.counts[why.result] += count
 
 
-_ALREADY_PAIRED = (
+_PAIRED_EXACTLY = (
     " UNION ALL SELECT t.act, t.low, t.high, t.id, t.flags, t.outcome, t.began, NULL, 1 FROM theirs t"
     " JOIN left_acts USING (act) WHERE t.claim IS NOT NULL AND taken(t.id)"
+)
+_PAIRED_BY_ACT = (
+    " UNION ALL SELECT o.act, o.low, o.high, o.id, o.flags, o.outcome, o.began, NULL, 1 FROM open_requests o"
+    " JOIN left_acts USING (act) WHERE o.claim IS NULL AND taken(o.id)"
 )
 _OPEN = "SELECT {}, low, high, id, flags, outcome, began, claim, 0 AS paired FROM open_requests WHERE NOT taken(id)"
 _CAME = "SELECT {}, received, seq, place FROM open_records WHERE NOT used(seq)"
 # Requests and records by the same act; those without a name, where the server made it; what may have created.
 _PASSES = (
-    (_OPEN.format("act"), _CAME.format("act")),
-    (_OPEN.format("act") + f" AND flags & {NAMELESS}", _CAME.format("nameless") + " AND nameless IS NOT NULL"),
-    (_OPEN.format("other_act") + " AND other_act IS NOT NULL", _CAME.format("act")),
+    (_OPEN.format("act"), _CAME.format("act"), "act"),
+    (
+        _OPEN.format("act") + f" AND flags & {NAMELESS}",
+        _CAME.format("nameless") + " AND nameless IS NOT NULL",
+        "nameless",
+    ),
+    (_OPEN.format("other_act") + " AND other_act IS NOT NULL", _CAME.format("act"), "act"),
 )
 _LEFT_RECORDS = "SELECT seq, place, received FROM open_records WHERE NOT used(seq)"
 # Parts of an act that must agree: all but the user; but the operation; but where the object is; but which it is.
