@@ -78,26 +78,33 @@ class Pairing(NamedTuple):
 
 def groups(requests: Iterable[Request], reviews: Iterable[Review], reach_ns: int) -> Iterator[Group]:
     """Return the groups of two streams that are both sorted by act, then time; nothing outlasts its group."""
-    moments: Iterator[tuple[int, int, int, Request | Review]] = heapq.merge(
-        ((one.act, one.began_ns - reach_ns, 0, one) for one in requests),
-        ((one.act, one.received_ns, 1, one) for one in reviews),
-        key=lambda moment: moment[:3],
-    )
+    coming, came = iter(requests), iter(reviews)
+    request, review = next(coming, None), next(came, None)
     group, act, until_ns, size = Group(), 0, 0, 0
-    for of_act, at_ns, _, one in moments:
+    while request is not None or review is not None:
+        if request is not None and (review is None or _comes_first(request, review, reach_ns)):
+            of_act, at_ns, end_ns = request.act, request.began_ns - reach_ns, request.ended_ns + reach_ns
+        elif review is not None:
+            of_act, at_ns, end_ns = review.act, review.received_ns, 0
         if size and (of_act != act or at_ns > until_ns or size >= _GROUP_MAX):
             yield group
             group, size = Group(), 0
         if not size:
             act, until_ns = of_act, at_ns
-        if isinstance(one, Request):
-            group.requests.append(one)
-            until_ns = max(until_ns, one.ended_ns + reach_ns)
-        else:
-            group.reviews.append(one)
+        if request is not None and end_ns:
+            group.requests.append(request)
+            until_ns = max(until_ns, end_ns)
+            request = next(coming, None)
+        elif review is not None:
+            group.reviews.append(review)
+            review = next(came, None)
         size += 1
     if size:
         yield group
+
+
+def _comes_first(request: Request, review: Review, reach_ns: int) -> bool:
+    return (request.act, request.began_ns - reach_ns) <= (review.act, review.received_ns)
 
 
 def pair(group: Group, reach_ns: int) -> Pairing:
@@ -108,7 +115,8 @@ def pair(group: Group, reach_ns: int) -> Pairing:
     was under way that has one already is another review of that request.
     """
     requests, reviews = group.requests, group.reviews
-    certainty: Certainty = "sole" if len(requests) == 1 and len(reviews) == 1 else "ordered"
+    if len(requests) == len(reviews) == 1:
+        return _pair_alone(requests[0], reviews[0], reach_ns)
     sure = [one for one in requests if one.sure and not one.paired]
     others = [one for one in requests if not one.sure and not one.paired]
     paired = [one for one in requests if one.paired]
@@ -122,11 +130,20 @@ def pair(group: Group, reach_ns: int) -> Pairing:
             continue
         waiting = sure if of_whom == "sure" else others
         matched, reviews = _matched(waiting, reviews, slack_ns)
-        pairs += [Pair(request.key, review.key, certainty) for request, review in matched]
+        pairs += [Pair(request.key, review.key, "ordered") for request, review in matched]
         paired += [request for request, _ in matched]
         taken = {request.key for request, _ in matched}
         waiting[:] = [one for one in waiting if one.key not in taken]
     return Pairing(pairs, again, sure + others, reviews)
+
+
+def _pair_alone(request: Request, review: Review, reach_ns: int) -> Pairing:
+    """Return the same of one request and one record, as nearly all groups are."""
+    if not request.began_ns - reach_ns <= review.received_ns <= request.ended_ns + reach_ns:
+        return Pairing([], [], [] if request.paired else [request], [review])
+    if request.paired:
+        return Pairing([], [(request.key, review.key)], [], [])
+    return Pairing([Pair(request.key, review.key, "sole")], [], [], [])
 
 
 # Who chooses when, and how far from a request's time a record may be; None is as far as the caller says.
