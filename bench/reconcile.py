@@ -39,13 +39,13 @@ DELAY_NS = 2_000_000  # from the request to its review, and from there to its en
 SEGMENT_BYTES = 100 << 20
 WRITER = "bench-20260921T141320Z-00000000"
 WEBHOOK = "kube-audit-function.kube-audit-function.svc"
-KINDS = {
-    "exact": ("exact, by annotations", True, []),
-    "enrich": ("the same with --enrich", True, ["--enrich"]),
-    "act": ("by act and time", False, []),
-}
 RSS_BYTES_MAX = 300 << 20
-EVENTS_PER_SECOND_MIN = 30_000
+# What it is called, whether answers annotate, arguments, and Events for each second of CPU at least.
+KINDS = {
+    "exact": ("exact, by annotations", True, [], 30_000),
+    "enrich": ("the same with --enrich", True, ["--enrich"], 10_000),
+    "act": ("by act and time", False, [], 20_000),
+}
 
 
 def main() -> int:
@@ -59,10 +59,10 @@ def main() -> int:
     ok = True
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         for kind in options.only:
-            name, annotated, arguments = KINDS[kind]
+            name, annotated, arguments, rate_min = KINDS[kind]
             sizes = write_pair(scratch, options.bytes, annotated=annotated)
             for _ in range(options.rounds):
-                ok &= measured(name, scratch, sizes, arguments)
+                ok &= measured(name, scratch, sizes, arguments, rate_min)
     return 0 if ok else 1
 
 
@@ -155,7 +155,7 @@ def stamp(moment_ns: int, digits: int) -> bytes:
     return f"{text}.{rest:09}"[: 20 + digits].encode() + b"Z"
 
 
-def measured(name: str, scratch: str, sizes: Sizes, arguments: list[str]) -> bool:
+def measured(name: str, scratch: str, sizes: Sizes, arguments: list[str], rate_min: int) -> bool:
     """Run once; print a line; return whether it kept the promises."""
     index = f"{scratch}/index"
     os.makedirs(index, exist_ok=True)
@@ -179,7 +179,7 @@ def measured(name: str, scratch: str, sizes: Sizes, arguments: list[str]) -> boo
     )
     if process.returncode:
         print((text or b"").decode()[-2000:], errors.decode()[-2000:])
-    return process.returncode == 0 and rss <= RSS_BYTES_MAX and (rate >= EVENTS_PER_SECOND_MIN or bool(arguments))
+    return process.returncode == 0 and rss <= RSS_BYTES_MAX and rate >= rate_min
 
 
 class Peak(threading.Thread):
