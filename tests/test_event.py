@@ -293,7 +293,8 @@ def test_an_event_has_a_stage_that_the_policy_leaves(omitted, of_connect, of_oth
     (rule if by_rule else whole)["omitStages"] = omitted
     recorder = Recorder(load(json.dumps(whole)), Redactor(default_rules()), EventFormat())
     for operation, stage in (("CREATE", of_others), ("CONNECT", of_connect), ("DELETE", of_others)):
-        line = recorder.line(review(operation, subResource="exec", options=None), received_ns=RECEIVED_NS, cluster="")
+        sent = review(operation, subResource="exec", options=None)
+        _, line, _ = recorder.record_head(sent, received_ns=RECEIVED_NS, cluster="")
         assert (line and json.loads(line)["stage"]) == stage
 
 
