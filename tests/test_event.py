@@ -263,6 +263,25 @@ def test_an_event_leaves_out_the_old_object_before_falcos_limit():
         assert annotations.get(PREFIX + "omitted") == (None if fits else "old-object")
 
 
+@pytest.mark.parametrize(
+    ("subresource", "options", "verb"),
+    [
+        ("portforward", {"kind": "PodPortForwardOptions", "ports": [80]}, "get"),
+        ("portforward", {"kind": "PodPortForwardOptions", "ports": []}, "create"),
+        ("portforward", {"kind": "PodPortForwardOptions"}, "create"),
+        ("portforward", {"kind": "PodPortForwardOptions", "ports": "80"}, "create"),
+        ("portforward", None, "create"),
+        ("exec", {"kind": "PodExecOptions", "ports": [80], "command": ["sh"]}, "create"),
+    ],
+)
+def test_a_port_forward_that_names_ports_is_a_get(subresource, options, verb):
+    """Kubernetes asks for them with WebSockets, which start with a GET; those who POST have them in their streams."""
+    sent = review(operation="CONNECT", subResource=subresource, options=None, object=options)
+    for level in ("Request", "Metadata"):
+        event = render(sent, level=level)
+        assert (event["verb"], event["annotations"][PREFIX + "inferred"]) == (verb, "verb")
+
+
 @pytest.mark.parametrize("operation", ["CREATE", "UPDATE", "DELETE", "CONNECT"])
 def test_nothing_of_the_objects_at_level_metadata(operation):
     """Whatever the caller left in them: names, uid and resourceVersion are all that comes out."""
