@@ -60,7 +60,8 @@ def test_of_merged_mappings_the_first_counts_and_keys_behind_them_more():
     [
         ("x: {a:b: 1}", {"x": {"a:b": 1}}), ("[a:b, c]", ["a:b", "c"]), ("a: b\tc\td:\t1", None), ("a:\t1", {"a": 1}),
         ("a: 1\t# one", {"a": 1}), ("\ufeffa: 1", {"a": 1}), ("a: &x 1\nb: &x 2\nc: *x", {"a": 1, "b": 2, "c": 2}),
-        ("a: !", {"a": ""}), (r'"\'": 1', {"'": 1}), ("%YAML 1.1\n---\na: 1", {"a": 1}),
+        ("a: !", {"a": ""}), ("a: ! 2", {"a": "2"}), ("! <<: {b: ! ''}", {"b": ""}),
+        (r'"\'": 1', {"'": 1}), ("%YAML 1.1\n---\na: 1", {"a": 1}),
         ("a: b\n c\n\n d", {"a": "b c\nd"}),
         ("\ta: 1", None), ("%YAML 1.2\n---\na: 1", None), ("%FOO\n---\na: 1", None), (r'a: "\/"', None),
         (r'a: "\ud800"', None), (r'a: "\UFFFFFFFF"', None), ("a: *b", None), ("a: 'b", None),
@@ -95,6 +96,8 @@ def test_a_small_file_does_not_become_a_large_tree():
     with pytest.raises(DocumentError, match="excessive aliasing"):
         read("\n".join(lines))
     assert time.process_time() - started < 30
+    many = "a: &a [" + ", ".join("x" * 150) + "]\nb: [" + ", ".join(["*a"] * 100) + "]"
+    assert len(read(many).tree["b"]) == 100
     assert read("a: &a [1]\n" + "\n".join(f"b{n}: *a" for n in range(50))).tree["b49"] == [1]
 
 

@@ -101,15 +101,38 @@ REFUSED_FILES = [
     ("a number that is none", HEAD + "rules: [{level: None, users: [!!float ]}]", ["file"]),
     ("a number that JSON has not", HEAD + "rules: [{level: None}]\nunknown: .nan", ["file"]),
     ("an infinite one", HEAD + "rules: [{level: None}]\nunknown: -.inf", ["file"]),
-    ("twice in JSON", '{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Request", "level": "None"}]}', ["level"]),
+    (
+        "twice in JSON",
+        '{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Request", "level": "None"}]}',
+        ["level"],
+    ),
     ("its kind in another case", HEAD + "KIND: Policy\nrules: [{level: None}]", ["KIND"]),
-    ("apiVersion in another case", "APIVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: None}]", ["APIVersion", "apiVersion"]),
+    (
+        "apiVersion in another case",
+        "APIVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: None}]",
+        ["APIVersion", "apiVersion"],
+    ),
     ("a name that is a number", HEAD + "metadata: {name: 1}\nrules: [{level: None}]", ["metadata.name"]),
-    ("a label that is one", HEAD + "metadata: {labels: {a: 1, b: null}}\nrules: [{level: None}]", ["metadata.labels.a"]),
-    ("a time that is none", HEAD + "metadata: {creationTimestamp: 2026-02-29T10:00:00Z}\nrules: [{level: None}]", ["metadata.creationTimestamp"]),
-    ("an owner without a list", HEAD + "metadata: {ownerReferences: {uid: a}}\nrules: [{level: None}]", ["metadata.ownerReferences"]),
-    ("metadata wrong in more ways", HEAD + "metadata: {finalizers: [1], generation: x, ownerReferences: [{controller: 1}]}\nrules: [{level: None}]",
-     ["metadata.finalizers[0]", "metadata.generation", "metadata.ownerReferences[0].controller"]),
+    (
+        "a label that is one",
+        HEAD + "metadata: {labels: {a: 1, b: null}}\nrules: [{level: None}]",
+        ["metadata.labels.a"],
+    ),
+    (
+        "a time that is none",
+        HEAD + "metadata: {creationTimestamp: 2026-02-29T10:00:00Z}\nrules: [{level: None}]",
+        ["metadata.creationTimestamp"],
+    ),
+    (
+        "an owner without a list",
+        HEAD + "metadata: {ownerReferences: {uid: a}}\nrules: [{level: None}]",
+        ["metadata.ownerReferences"],
+    ),
+    (
+        "metadata wrong in more ways",
+        HEAD + "metadata: {finalizers: [1], generation: x, ownerReferences: [{controller: 1}]}\nrules: [{level: None}]",
+        ["metadata.finalizers[0]", "metadata.generation", "metadata.ownerReferences[0].controller"],
+    ),
 ]
 
 WARNED = [

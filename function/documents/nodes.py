@@ -11,10 +11,18 @@ from yaml.reader import Reader
 from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner, ScannerError
 
-__all__ = ["IMPLICIT", "TAG", "first_document"]
+__all__ = ["IMPLICIT", "TAG", "TEXT", "Alias", "first_document"]
 
 IMPLICIT = "implicit"  # the tag of a plain scalar: what it is, `values` decides
+TEXT = "text"  # that of a scalar behind a lone !, where PyYAML has the same as without
 TAG = "tag:yaml.org,2002:"
+
+
+class Alias(yaml.Node):
+    """An alias; ``value`` is the node that it stands for."""
+
+    def __init__(self, node: yaml.Node, at: Any) -> None:
+        super().__init__("", node, at.start_mark, at.end_mark)
 
 
 def first_document(text: str) -> tuple[yaml.Node | None, bool]:
@@ -59,11 +67,14 @@ class _Composer(Reader, Scanner, Parser, Composer, BaseResolver):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Return the next node. An anchor may be set anew: an alias means the last one before it."""
-        if not self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            node = super().compose_node(parent, index)
+            return None if node is None else Alias(node, event)
+        if isinstance(event, yaml.NodeEvent):
             self.anchors.pop(event.anchor, None)
-            if isinstance(event, yaml.ScalarEvent) and event.tag == "!" and not (event.value or event.style):
-                event.tag = f"{TAG}str"  # a lone ! is an empty text, where nothing at all is null
+            if isinstance(event, yaml.ScalarEvent) and event.tag == "!":
+                event.tag = TEXT
         return super().compose_node(parent, index)
 
     def process_directives(self) -> Any:

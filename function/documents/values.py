@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from .nodes import IMPLICIT, TAG
+from .nodes import IMPLICIT, TAG, TEXT, Alias
 
 __all__ = ["Builder", "Twice"]
 
@@ -28,19 +28,15 @@ class Builder:
 
     def __init__(self) -> None:
         self.twice: list[Twice] = []
-        self._anchored: set[int] = set()
         self._within: list[yaml.Node] = []
         self._built = self._from_aliases = 0
         self._aliases = 0
 
     def value(self, node: yaml.Node) -> Any:
         """Return the value of a node. Raises `yaml.YAMLError`."""
-        is_alias = id(node) in self._anchored  # it was met before: the composer has one node for all its aliases
-        self._anchored.add(id(node))
-        if is_alias:
-            self._count(node)  # an alias counts, and what it stands for
-            self._aliases += 1
         self._count(node)
+        if isinstance(node, Alias):
+            return self._value_of(node)
         if any(node is one for one in self._within):
             raise _wrong(node, "an anchor's value contains itself")
         self._within.append(node)
@@ -52,7 +48,12 @@ class Builder:
             return _scalar(node)
         finally:
             self._within.pop()
-            self._aliases -= is_alias
+
+    def _value_of(self, alias: Alias) -> Any:
+        self._aliases += 1
+        value = self.value(alias.value)
+        self._aliases -= 1
+        return value
 
     def _count(self, node: yaml.Node) -> None:
         self._built += 1
@@ -85,14 +86,14 @@ _BUILT_MAX = 400_000
 
 
 def _is_merge(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.value == "<<" and node.tag in (IMPLICIT, f"{TAG}merge")
+    return isinstance(node, yaml.ScalarNode) and node.value == "<<" and node.tag in (IMPLICIT, TEXT, f"{TAG}merge")
 
 
-def _merged(node: yaml.Node) -> Iterator[yaml.MappingNode]:
-    """Yield the mappings to merge, the last first: what comes later here counts."""
+def _merged(node: yaml.Node) -> Iterator[yaml.Node]:
+    """Yield the mappings to merge, the last first: what comes later here counts. An alias of a list is none."""
     nodes = reversed(node.value) if isinstance(node, yaml.SequenceNode) else [node]
     for one in nodes:
-        if not isinstance(one, yaml.MappingNode):
+        if not isinstance(one.value if isinstance(one, Alias) else one, yaml.MappingNode):
             raise _wrong(one, "a merge (<<) needs a mapping, or a list of mappings")
         yield one
 
