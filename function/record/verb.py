@@ -111,9 +111,9 @@ _port_forward_options = msgspec.json.Decoder(_PortForwardOptions).decode
 
 
 def _names_ports(options: bytes | Raw) -> bool:
-    """Whether a port-forward names its ports in the query: needed for WebSockets, which start with a GET.
+    """Whether a port-forward names its ports in the query, as plain WebSockets need it, which start with a GET.
 
-    Clients that POST (SPDY: kubectl, client-go) name them in their streams (kubernetes/api/core/v1/types.go).
+    Whoever speaks SPDY (kubectl, client-go) names them in its streams (k8s.io/api/core/v1, PodPortForwardOptions).
     """
     try:
         return bool(_port_forward_options(options).ports)
