@@ -374,16 +374,25 @@ def test_reviews_are_answered_and_recorded(judges: Judges, report: Report, count
         env = {"AUDIT_FORMAT": "review", "AUDIT_FSYNC": "everysec"}
         with running.serve(env) as server:
             connection = server.connect()
-            for body in bodies:
-                answer = running.ask(connection, "POST", "/log-request?timeout=10s", body)
-                assert answer.status == 200, (body, answer.body)
-                assert answer.json["response"] == {"uid": uid_of(body), "allowed": True}
+            places = [
+                answered(running.ask(connection, "POST", "/log-request?timeout=10s", body), body) for body in bodies
+            ]
             connection.close()
             lines = server.lines()
+            assert [server.line_at(place).rstrip(b"\n") for place in places] == lines
         assert [uid_of(line) for line in lines] == [uid_of(body) for body in bodies]
         degraded += sum(map(recorded_whole, bodies, lines))
     report.rows(SECTION, HEADER, ["reviews of Go's encoder, answered and recorded", count, 0])
     report.rows(SECTION, HEADER, ["of them recorded with their head alone (too deep, no Unicode)", degraded, 0])
+
+
+def answered(answer: Any, body: bytes) -> str:
+    """Return where the answer says that the record is."""
+    assert answer.status == 200, (body, answer.body)
+    response = answer.json["response"]
+    assert (response["uid"], response["allowed"]) == (uid_of(body), True)
+    place: str = response["auditAnnotations"]["recorded"]
+    return place
 
 
 _uid = re.compile(rb'"request":\{"uid":"([^"]+)"').search
