@@ -83,6 +83,31 @@ def test_keys_are_text_and_a_second_one_is_told():
     assert read('{"x": 1, "x": 2}').twice == [Twice("x", 0)]
 
 
+def test_numbers_as_keys_are_spelled_as_go_spells_them():
+    spelled = [
+        "1.2345675e+06",
+        ".inf",
+        "1.6777216e+07",
+        "0.1",
+        ".nan",
+        "-.inf",
+        "1e-05",
+        "100000.5",
+        "0.0001",
+        "0",
+        "-0",
+    ]
+    written = ["1234567.5", "1e100", "16777217.0", "0.1", ".nan", "-.inf", "1e-5", "100000.5", "0.0001", "0.0", "-0.0"]
+    assert list(read("".join(f"{key}: a\n" for key in written)).tree) == spelled
+
+
+def test_only_what_is_left_must_be_json():
+    assert read("a: .nan\na: 1").tree == {"a": 1}
+    assert read("<<: {a: .inf}\na: 1").tree == {"a": 1}
+    with pytest.raises(DocumentError, match="line 2, column 4: NaN"):
+        read("a: 1\na: .nan")
+
+
 def test_only_the_first_document_is_read():
     assert read("a: 1\n---\nb: 2\n") == ({"a": 1}, [], False)
     assert read("") == (None, [], True)

@@ -68,7 +68,7 @@ def _read_json(text: str) -> Document:
 def _read_yaml(text: str) -> Document:
     root, is_one = first_document(text)
     builder = Builder()
-    tree = None if root is None else builder.value(root)
+    tree = None if root is None else builder.document(root)
     return Document(tree, builder.twice, is_one)
 
 

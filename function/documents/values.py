@@ -6,6 +6,7 @@ import base64
 import binascii
 import math
 import re
+import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -32,8 +33,15 @@ class Builder:
         self._built = self._from_aliases = 0
         self._aliases = 0
 
+    def document(self, root: yaml.Node) -> Any:
+        """Return the value of a document. Raises `yaml.YAMLError`."""
+        value = self.value(root)
+        for number in _not_finite(value):  # not sooner: another key of that name may have taken its place
+            raise _wrong(number.node, "NaN and infinity are not JSON")
+        return value
+
     def value(self, node: yaml.Node) -> Any:
-        """Return the value of a node. Raises `yaml.YAMLError`."""
+        """Return the value of a node, which may hold what JSON has not. Raises `yaml.YAMLError`."""
         self._count(node)
         if isinstance(node, Alias):
             return self._value_of(node)
@@ -107,8 +115,37 @@ def _name(node: yaml.Node, key: Any) -> str:
     if isinstance(key, int):
         return str(key)
     if isinstance(key, float):
-        return f"{key:g}"
+        return _number_as_key(key)
     raise _wrong(node, "a key must be text, a number or a boolean")
+
+
+def _number_as_key(number: float) -> str:
+    """Return a number as Go writes it: as short as reads the same in 32 bits."""
+    try:
+        single = struct.pack("f", number)
+    except OverflowError:
+        single = struct.pack("f", math.copysign(math.inf, number))
+    (number,) = struct.unpack("f", single)
+    if not math.isfinite(number):
+        return ".nan" if math.isnan(number) else ".inf" if number > 0 else "-.inf"
+    digits = next(digits for digits in range(9) if struct.pack("f", float(f"{number:.{digits}e}")) == single)
+    text = f"{number:.{digits}e}"
+    exponent = int(text.partition("e")[2])
+    return f"{number:.{max(digits - exponent, 0)}f}" if -4 <= exponent < 6 else text
+
+
+class _NotFinite(float):
+    """A number that YAML has and JSON has not."""
+
+    node: yaml.Node
+
+
+def _not_finite(tree: Any) -> Iterator[_NotFinite]:
+    if isinstance(tree, _NotFinite):
+        yield tree
+    elif isinstance(tree, (dict, list)):
+        for value in tree.values() if isinstance(tree, dict) else tree:
+            yield from _not_finite(value)
 
 
 def _scalar(node: yaml.Node) -> Any:
@@ -128,7 +165,8 @@ def _scalar(node: yaml.Node) -> Any:
     if tag != IMPLICIT and type(value) is not _CHECKED[tag]:
         raise _wrong(node, f"cannot be read as {tag.replace(TAG, '!!')}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise _wrong(node, "NaN and infinity are not JSON")
+        value = _NotFinite(value)
+        value.node = node
     return value
 
 
