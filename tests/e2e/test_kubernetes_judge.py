@@ -289,7 +289,7 @@ def test_merges_and_aliases_are_taken_alike(judges: Judges) -> None:
             read_alike(file, json.loads(answer), "") for file, answer in zip(files, answers, strict=True)
         )
         assert verdicts["refused here alone"] == 0
-        assert min(verdicts.values()) >= 5
+        assert min(verdicts.values()) >= 3
 
 
 # -- what we write -------------------------------------------------------------------------------------------------
