@@ -208,12 +208,8 @@ def _resolved(text: str) -> Any:
             value = int(match[1] + match[2], base)
             if -(1 << 63) <= value < 1 << (63 if match[1] else 64):
                 return value
-    return _number(plain) if _FLOAT.fullmatch(plain) else text
-
-
-def _number(text: str) -> float | str:
-    value = float(text)
-    return value if math.isfinite(value) else text
+    number = float(plain) if _FLOAT.fullmatch(plain) else math.inf
+    return number if math.isfinite(number) else text
 
 
 def _wrong(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:

@@ -173,7 +173,8 @@ def loaded(file: str) -> Policy | PolicyError:
 # What docs/policy.md lists.
 HERE_ALONE = re.compile(
     r"(appears twice in one mapping: write it once)|(: Unsupported value: write (kind|apiVersion))|(nested too deeply)|"
-    r"(special characters are not allowed)|(not base64 of text)|(expected chomping or indentation)|(a whole number)"
+    r"(special characters are not allowed)|(not base64 of text)|(expected chomping or indentation)|(a whole number)|"
+    r"(expected '!', but found)"
 )
 # What we warn of and the API server does not.
 OURS_TO_WARN = ("kind: missing", "file: only the first YAML document")
