@@ -46,6 +46,12 @@ def test_json_is_strict(text):
         read(text)
 
 
+def test_half_of_a_surrogate_pair_is_the_replacement_character_in_json():
+    """As in Go, where a name in a review would come out like that, too."""
+    text = r'{"a": ["\ud800", "\uDC00\ud83d\ude00", "\\ud800", "\ud800\u0041", "\\\ud800"]}'
+    assert read(text).tree["a"] == ["\ufffd", "\ufffd\U0001f600", r"\ud800", "\ufffdA", "\\\ufffd"]
+
+
 def test_of_merged_mappings_the_first_counts_and_keys_behind_them_more():
     """As go-yaml goes through a mapping: from top to bottom, a list of merges from its end."""
     one, two = "one: &one {k: 1, only: one}", "two: &two {k: 2, other: two}"

@@ -7,6 +7,8 @@ one counts, of mappings that are merged the first. What cannot become JSON there
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from typing import Any, NamedTuple
 
 import yaml
@@ -55,14 +57,21 @@ def _read_json(text: str) -> Document:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(pairs)
         if len(fields) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice.extend(Twice(name, 0) for name in fields if names.count(name) > 1)
+            times = Counter(name for name, _ in pairs)
+            twice.extend(Twice(name, 0) for name in fields if times[name] > 1)
         return fields
 
     def refused(name: str) -> None:
         raise DocumentError(f"not JSON: {name}")
 
+    text = _escape.sub(lambda found: "\\ufffd" if found["half"] else found[0], text)
     return Document(json.loads(text, object_pairs_hook=unique, parse_constant=refused), twice, is_one=True)
+
+
+# A backslash, a surrogate pair, or half of one: Go's decoder reads that as the replacement character.
+_escape = re.compile(
+    r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
 
 
 def _read_yaml(text: str) -> Document:
