@@ -655,7 +655,8 @@ def test_hostile_bodies(server, count):
 @pytest.fixture
 def hanging():
     """A server whose records go into a pipe that nobody reads: after 64 KB the write blocks, as on a dead disk."""
-    with running.serve({"AUDIT_JOURNAL_DIR": "-"}, hold_stdout=True) as server:
+    command = running.bounded(bodies_in_flight_bytes=160 << 20)
+    with running.serve({"AUDIT_JOURNAL_DIR": "-"}, command=command, hold_stdout=True) as server:
         assert server.post(review("fits")).status == 200
         with server.socket() as raw:
             raw.sendall(raw_post(large(200_000, "blocks"), "/log-request?timeout=1s"))

@@ -22,7 +22,10 @@ MODULES = {
     "google-cloud-logging": {"google", "grpc"},
     "functions-framework": {"functions_framework", "gunicorn", "starlette", "uvicorn_worker"},
     "uvicorn": {"uvicorn"},
+    "cryptography": {"cryptography"},
 }
+# Where they may be imported.
+PLACES = ("forwarding/sinks/", "forwarding/http.py", "serving/framework.py", "transparency/keys.py")
 
 
 def names(requirements):
@@ -42,7 +45,7 @@ def core(tmp_path_factory):
 
 def test_the_core_is_what_every_host_needs_and_each_sink_has_the_extra_of_its_name():
     assert names(PROJECT["dependencies"]) == CORE
-    assert PROJECT["optional-dependencies"].keys() == SINKS.keys() | {"functions-framework"}
+    assert PROJECT["optional-dependencies"].keys() == SINKS.keys() | {"functions-framework", "transparency"}
 
 
 def test_every_import_of_the_package_is_of_the_core_or_of_an_extra():
@@ -61,7 +64,7 @@ def test_every_import_of_the_package_is_of_the_core_or_of_an_extra():
     assert others.keys() - known == set().union(*MODULES.values())
     for module in others.keys() - known:
         for place in others[module]:
-            assert place.startswith(("forwarding/sinks/", "forwarding/http.py", "serving/framework.py")), module
+            assert place.startswith(PLACES), (module, place)
 
 
 def test_the_core_alone_records_and_shows(core):

@@ -14,7 +14,7 @@ from msgspec import Raw
 from .paths import AnyDepth, Field, Glob, Items, Path, Step, Where
 from .rules import Action, Rules
 
-__all__ = ["Form", "Place", "plan"]
+__all__ = ["Form", "Place", "matching", "plan"]
 
 # (group, resource, subresource)
 Form = tuple[str, str, str]
@@ -23,13 +23,17 @@ Form = tuple[str, str, str]
 PLACES_MAX = 256
 
 
-def plan(rules: Rules, forms: tuple[Form, ...], kind: str) -> Place | None:
-    """Return the place of whole objects of a resource, named by its forms and kind; None if no rule is for it."""
-    matching = [rule for rule in rules.rules if rule.match(forms, kind)]
-    if not matching:
+def matching(rules: Rules, forms: tuple[Form, ...], kinds: tuple[str, ...]) -> tuple[int, ...]:
+    """Return which rules are for a resource, named by its forms and kinds."""
+    return tuple(index for index, rule in enumerate(rules.rules) if any(rule.match(forms, kind) for kind in kinds))
+
+
+def plan(rules: Rules, indexes: tuple[int, ...]) -> Place | None:
+    """Return the place of whole objects that these rules are for; None where there are none."""
+    if not indexes:
         return None
     metadata, annotations = Field(Glob("metadata")), Field(Glob("annotations"))
-    starts = [_linked(path, rule.action) for rule in matching for path in rule.fields]
+    starts = [_linked(path, rule.action) for rule in map(rules.rules.__getitem__, indexes) for path in rule.fields]
     starts += [_linked((metadata, annotations, Field(Glob(name))), "redact") for name in rules.applied_annotations]
     return Place({node: None for start in starts for node in _open(start)}, {})
 

@@ -25,6 +25,8 @@ PROBES = {"/healthz": "alive", "/_/health": "alive", "/readyz": "ready", "/_/rea
 # A webhook's timeoutSeconds is 1 to 30, 10 by default; a share of it is left for the way back.
 TIMEOUT_SECONDS_MIN, TIMEOUT_SECONDS_DEFAULT, TIMEOUT_SECONDS_MAX = 1.0, 10.0, 30.0
 MARGIN_SHARE, MARGIN_SECONDS_MAX = 0.1, 0.5
+# Those that are remembered; an API server has one query, for each webhook.
+BUDGETS_MAX, BUDGET_QUERY_BYTES_MAX = 256, 256
 
 
 class Head(msgspec.Struct, gc=False):
@@ -114,7 +116,7 @@ class Endpoint:
         if budget is None:
             timeout = min(max(_timeout(query), TIMEOUT_SECONDS_MIN), TIMEOUT_SECONDS_MAX)
             budget = timeout - min(timeout * MARGIN_SHARE, MARGIN_SECONDS_MAX)
-            if len(self._budgets) < 256:
+            if len(self._budgets) < BUDGETS_MAX and len(query) <= BUDGET_QUERY_BYTES_MAX:
                 self._budgets[query] = budget
         return budget
 

@@ -1,8 +1,7 @@
 """What happens to a review, from its body to the answer: the one way, and the only caller of the recorder.
 
 An `Exchange` is begun for each review, which takes the body and ends with one answer: 200 once the record is stored, or
-where the policy wants none, else a refusal. Long bodies are worked on beside the event loop, one at a time, with the
-same steps.
+where the policy wants none, else a refusal. What takes long is done beside the event loop, with the same steps.
 """
 
 from __future__ import annotations
@@ -20,7 +19,10 @@ from ..clusters.tokens import Cluster
 from ..configuration.files import Snapshot
 from ..journal import Entry, Journal
 from ..metrics import Metrics
-from ..review import Beyond, Review, answer, decode, degrade
+from ..recorder import Recorded
+from ..review import answer, degrade
+from ..work import TooCostly, Work
+from .aside import Aside, TookTooMuch
 from .bodies import Body, Held, Oversized, Waiting
 from .bounds import Bounds
 from .refusals import Refusal, refusal_of
@@ -57,15 +59,20 @@ class Intake:
         self.configuration = configuration
         self.draining = False
         self.body_bytes_max = body_bytes_max
-        self.held = Held(bounds.bodies_in_flight_bytes)
+        self.held = Held(max(bounds.bodies_in_flight_bytes, 2 * body_bytes_max))
         self.waiting = Waiting(bounds.connections // 2)
         self.body_begins_seconds = bounds.body_begins_seconds
         self._journal = journal
         self._metrics = metrics
         self._bounds = bounds
         self._in_flight = 0
-        self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit-large")
-        self._aside_tasks: set[asyncio.Task[None]] = set()
+        self._aside = Aside(bounds, body_bytes_max=body_bytes_max)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit-head")
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def close(self) -> None:
+        """End what works beside us."""
+        self._aside.end()
 
     # -- the steps, in their order ----------------------------------------------------------------------------
 
@@ -73,8 +80,11 @@ class Intake:
         """Record the review of a body that is here, and answer: now, or when the journal has it (`Exchange.done`)."""
         try:
             self._admit(exchange)
-            if isinstance(body, bytes) and len(body) < self._bounds.large_body_bytes:
-                self._store(exchange, self._line(exchange, body))
+            if isinstance(body, bytes) and len(body) <= self._bounds.loop_body_bytes:
+                try:
+                    self._store(exchange, self._recorded(exchange, body))
+                except TooCostly:
+                    self._record_aside(exchange, body)
             else:
                 self._record_aside(exchange, body)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends as an answer
@@ -94,18 +104,18 @@ class Intake:
         cluster.in_flight += 1
         exchange.has_place = True
 
-    def _line(self, exchange: Exchange, body: bytes | Oversized) -> bytes | None:
-        """Return the review's record, None for one that the policy does not want. Raises `BadReview`."""
-        review = _whole(body) if isinstance(body, bytes) else _degraded(body)
-        exchange.uid = review.request.uid
-        if review.degraded is not None:
-            self._metrics.degraded(review.degraded.reason)
-        cluster, configuration = exchange.cluster.name, self.configuration
-        recorder = configuration.recorders.get(cluster, configuration.recorder)
-        return recorder.line(review, received_ns=exchange.received_ns, cluster=cluster)
+    def _recorded(self, exchange: Exchange, body: bytes) -> Recorded:
+        """Return what becomes of the review, at once. Raises `BadReview`, `TooCostly`."""
+        bounds, configuration, name = self._bounds, self.configuration, exchange.cluster.name
+        work = Work(bounds.loop_steps) if len(body) > bounds.loop_uncounted_bytes else None
+        recorder = configuration.recorders.get(name, configuration.recorder)
+        return recorder.record(body, received_ns=exchange.received_ns, cluster=name, work=work)
 
-    def _store(self, exchange: Exchange, line: bytes | None) -> None:
+    def _store(self, exchange: Exchange, recorded: Recorded) -> None:
         """Hand the line to the journal. Raises `Refusal`, `Overloaded`."""
+        exchange.uid, line, degraded = recorded
+        if degraded:
+            self._metrics.degraded(degraded)
         if line is None:
             self._metrics.omitted("policy")
             self.allow(exchange)
@@ -155,28 +165,55 @@ class Intake:
             log.error("a review met an error of our own: %s", type(error).__name__, extra={"details": _frames(error)})
         return refusal
 
-    # -- long bodies ------------------------------------------------------------------------------------------
+    # -- what takes long --------------------------------------------------------------------------------------
 
     def _record_aside(self, exchange: Exchange, body: bytes | Oversized) -> None:
-        task = asyncio.get_running_loop().create_task(self._recorded_aside(exchange, body))
-        self._aside_tasks.add(task)  # or it could be collected before it ends
-        task.add_done_callback(self._aside_tasks.discard)
+        task = asyncio.get_running_loop().create_task(self._store_later(exchange, body))
+        self._tasks.add(task)  # or it could be collected before it ends
+        task.add_done_callback(self._tasks.discard)
 
-    async def _recorded_aside(self, exchange: Exchange, body: bytes | Oversized) -> None:
-        """Do what `record` does one at a time and beside the event loop; clusters take turns."""
+    async def _store_later(self, exchange: Exchange, body: bytes | Oversized) -> None:
+        """Do what `record` does beside the event loop; clusters take turns."""
         held = len(body.head if isinstance(body, Oversized) else body)
         self.held.add(exchange, held)
         try:
-            async with asyncio.timeout(exchange.deadline - time.monotonic()), exchange.cluster.turn:
-                loop = asyncio.get_running_loop()
-                line = await loop.run_in_executor(self._aside, self._line, exchange, body)
-            self._store(exchange, line)
+            async with asyncio.timeout(exchange.deadline - time.monotonic()):
+                recorded = await self._recorded_whole(exchange, body) or await self._recorded_head(exchange, body)
+            self._store(exchange, recorded)
         except TimeoutError:
             self.refuse(exchange, Refusal("deadline"))
         except Exception as error:  # noqa: BLE001 - as in `record`
             self.refuse(exchange, error)
         finally:
             self.held.add(exchange, -held)
+
+    async def _recorded_whole(self, exchange: Exchange, body: bytes | Oversized) -> Recorded | None:
+        """Return what becomes of the whole review, None where that is too much, or not to be had in time."""
+        if isinstance(body, Oversized):
+            return None
+        name = exchange.cluster.name
+        recorder = self.configuration.recorder_of(name)
+        seconds = (exchange.deadline - exchange.started) * self._bounds.aside_share
+        try:
+            async with asyncio.timeout(exchange.started + seconds - time.monotonic()), exchange.cluster.turn:
+                return await self._aside.record(recorder, body, received_ns=exchange.received_ns, cluster=name)
+        except (TookTooMuch, TimeoutError):
+            return None
+
+    async def _recorded_head(self, exchange: Exchange, body: bytes | Oversized) -> Recorded:
+        """Return what becomes of a review of which only the head is looked at: on a thread, a head can be long."""
+        name = exchange.cluster.name
+        recorder = self.configuration.recorder_of(name)
+
+        def recorded() -> Recorded:
+            if isinstance(body, Oversized):
+                review = degrade(body.head, reason="too_large", size=body.size, sha256=body.digest.hexdigest())
+            else:
+                digest = hashlib.sha256(body).hexdigest()
+                review = degrade(body, reason="too_costly", size=len(body), sha256=digest)
+            return recorder.record_head(review, received_ns=exchange.received_ns, cluster=name)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, recorded)
 
 
 class Exchange(Entry):
@@ -272,17 +309,6 @@ class Exchange(Entry):
         if self._body is not None:
             self.intake.held.add(self, -self._body.held)
             self._body = None
-
-
-def _whole(body: bytes) -> Review:
-    try:
-        return decode(body)
-    except Beyond as beyond:
-        return degrade(body, reason=beyond.reason, size=len(body), sha256=hashlib.sha256(body).hexdigest())
-
-
-def _degraded(body: Oversized) -> Review:
-    return degrade(body.head, reason="too_large", size=body.size, sha256=body.digest.hexdigest())
 
 
 def _frames(error: BaseException) -> list[str]:

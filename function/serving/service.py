@@ -44,7 +44,7 @@ class Service:
         self.settings = settings
         self.bounds = bounds or Bounds()
         self.metrics = Metrics()
-        self._configuration = Configuration(settings.recording, degraded=self.metrics.degraded)
+        self._configuration = Configuration(settings.recording)
         self.endpoint: Endpoint | None = None
         self._journal: Journal | None = None
         self._stops: list[Callable[[], None]] = []
@@ -91,6 +91,8 @@ class Service:
             self._journal.stop()
             if not self._journal.join(CLOSE_SECONDS):
                 log.error("the journal did not close in %g s", CLOSE_SECONDS, extra={"hint": "the volume hangs"})
+        if self.endpoint is not None:
+            self.endpoint.intake.close()
         for stop in self._stops:
             stop()
         self._stops.clear()
