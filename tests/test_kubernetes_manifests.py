@@ -105,7 +105,7 @@ KINDS = {
         "spec": {
             "podSelector": SELECTOR,
             "policyTypes": True,
-            "ingress": [{"from": [{"namespaceSelector": SELECTOR}], "ports": PORTS}],
+            "ingress": [{"from": [{"namespaceSelector": SELECTOR, "ipBlock": {"cidr": True}}], "ports": PORTS}],
             "egress": [{"ports": PORTS}],
         }
     },
@@ -360,7 +360,7 @@ def test_the_kustomization_builds_with_every_component(tmp_path):
     shutil.copytree(DEPLOY, tmp_path / "kubernetes")
     (tmp_path / "mine").mkdir()
     components = sorted(file.parent.name for file in DEPLOY.glob("*/kustomization.yaml"))
-    assert components == ["cert-manager", "forwarding", "policy"]
+    assert components == ["cert-manager", "control-plane", "forwarding", "policy"]
     mine = {
         "resources": ["../kubernetes"],
         "components": [f"../kubernetes/{name}" for name in components],
@@ -381,6 +381,31 @@ def test_the_kustomization_builds_with_every_component(tmp_path):
     assert mounted == {volume["name"] for volume in deployment["spec"]["template"]["spec"]["volumes"]}
     (webhook,) = [document for document in whole if document["kind"] == "ValidatingWebhookConfiguration"]
     assert webhook["metadata"]["annotations"] == {"cert-manager.io/inject-ca-from": f"{NAME}/{NAME}-tls"}
+    (reviews,) = [
+        rule
+        for document in whole
+        if document["kind"] == "NetworkPolicy"
+        for rule in document["spec"].get("ingress", [])
+        if rule["ports"][0]["port"] == 8443
+    ]
+    assert reviews["from"] == [{"ipBlock": {"cidr": "${CONTROL_PLANE_CIDR}"}}]  # deploy/render fills it in
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
+@pytest.mark.parametrize("cidr", ["172.16.0.0/28", "fd00:1::/64", "172.16.0.0", "anywhere"])
+def test_reviews_come_from_the_control_planes_addresses_where_they_are_named(cidr):
+    command = ("deploy/render", "kubernetes", "--image", "i", "--with", "control-plane", "--control-plane-cidr", cidr)
+    done = subprocess.run(
+        [sys.executable, *command], cwd=running.ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    if "/" not in cidr:
+        assert (done.returncode, "--control-plane-cidr" in done.stderr) == (2, True)
+        return
+    (policy,) = [one for one in yaml.safe_load_all(done.stdout) if one["kind"] == "NetworkPolicy"]
+    assert policy["spec"]["ingress"][0] == {
+        "from": [{"ipBlock": {"cidr": cidr}}],
+        "ports": [{"protocol": "TCP", "port": 8443}],
+    }
 
 
 def build(folder):
