@@ -225,7 +225,7 @@ def kubernetes_bytes(quantity):
 MANIFESTS = [
     file for file in sorted(DEPLOY.glob("**/*.yaml")) if file.name not in ("kustomization.yaml", "policy.yaml")
 ]
-MANIFESTS.append(running.ROOT / "openfaas" / "ingress.yaml")
+MANIFESTS += [running.ROOT / "openfaas" / name for name in ("ingress.yaml", "network-policy.yaml")]
 
 
 @pytest.mark.parametrize("file", MANIFESTS, ids=lambda file: f"{file.parent.name}/{file.name}")
@@ -429,6 +429,32 @@ def test_the_openfaas_stack_has_known_keys_and_settings_that_load(tmp_path):
         (secrets / name).write_text("0123456789abcdef0123456789abcdef")
     assert loaded(function["environment"], secrets)
     assert clusters.load(str(secrets))
+
+
+def test_openfaas_community_edition_takes_the_stack():
+    """Its own rules, read in faas-netes: at most five replicas; a pod that ends has 30 s, with nothing to set."""
+    function = yaml.safe_load((running.ROOT / "openfaas" / "stack.yaml").read_text())["functions"][NAME]
+    assert (
+        2 <= int(function["labels"]["com.openfaas.scale.min"]) <= int(function["labels"]["com.openfaas.scale.max"]) <= 5
+    )
+    webhook_seconds = the("ValidatingWebhookConfiguration")["webhooks"][0]["timeoutSeconds"]
+    assert float(function["environment"]["AUDIT_DRAIN_SECONDS"]) + webhook_seconds + 5 < 30
+
+
+def test_openfaas_is_reached_past_the_gateway_which_logs_tokens():
+    """From the ingress to the function's own Service, on the path that a cluster's webhook calls."""
+    (ingress,) = documents(running.ROOT / "openfaas" / "ingress.yaml")
+    (path,) = ingress["spec"]["rules"][0]["http"]["paths"]
+    assert ingress["metadata"]["namespace"] == "openfaas-fn"
+    assert path["backend"]["service"] == {"name": NAME, "port": {"number": 8080}}
+    assert path["path"] == "/log-request/"
+    (policy,) = documents(running.ROOT / "openfaas" / "network-policy.yaml")
+    reviews, metrics = policy["spec"]["ingress"]
+    environ = yaml.safe_load((running.ROOT / "openfaas" / "stack.yaml").read_text())["functions"][NAME]["environment"]
+    ports = [str(rule["ports"][0]["port"]) for rule in (reviews, metrics)]
+    assert ports == [environ["PORT"], environ["AUDIT_METRICS_PORT"]]
+    assert "openfaas" not in str(reviews["from"])
+    assert "egress" not in policy["spec"]
 
 
 def test_func_yaml_has_known_keys_and_settings_that_load(tmp_path):

@@ -34,7 +34,7 @@ QUIET_SECONDS = 30  # its drain ends when nothing has come for as long
 
 @pytest.fixture(autouse=True)
 def _built() -> None:
-    if "E2E_QUEUE_PROXY" not in os.environ:
+    if "E2E_KNATIVE" not in os.environ:
         pytest.skip("queue-proxy could not be built")
     taken = [port for port in FIXED_PORTS if accepts(port)]
     if taken:
@@ -79,7 +79,7 @@ def pod(host: str, directory: Path, *, concurrency: int = 0) -> Iterator[Pod]:
             "SERVING_POD": "pod",
             "SERVING_POD_IP": "127.0.0.1",
         }
-        binary = Path(os.environ["E2E_QUEUE_PROXY"]) / "queue-proxy"
+        binary = Path(os.environ["E2E_KNATIVE"]) / "queue-proxy"
         program = Program("queue-proxy", [binary], log=directory / "queue-proxy.log", env=environ)
         try:
             program.wait_until(lambda: _asked_by_the_activator(port), seconds=20)
