@@ -341,7 +341,11 @@ def _cut(start: bytes) -> bytes:
                 break
         elif text == b",":
             end = token.start()
-        elif token.end() == len(start) and before == b":" and (string := _CUT_STRING.match(start, token.start())):
+        elif (
+            token.end() == len(start)
+            and (before == b":" or open_[-1:] == [b"]"])  # no key
+            and (string := _CUT_STRING.match(start, token.start()))
+        ):
             kept = start[: string.end()]
             return _whole_characters(kept) + b'"' + b"".join(reversed(open_))
         before = text
