@@ -271,16 +271,6 @@ def test_a_name_of_300_kb_is_delivered_whole_and_its_attributes_are_cut(letter):
         sink.close()
 
 
-@pytest.mark.parametrize("uid", ["u" * 300_000, "ü\U0001f600", "a\\nb"])
-def test_a_uid_that_no_api_server_gives_is_no_way_to_stop_what_comes_after(uid):
-    forged = review_line(1).replace(b'"uid":"', b'"uid":"%b' % uid.encode(), 1)
-    with running_backend(CloudEvents) as backend:
-        sink = sink_to("cloudevents", backend)
-        assert send(sink, forged, review_line(2)) == [DELIVERED] * 2
-        assert len(backend.received[0][1][0]["ce-id"]) <= 1024
-        sink.close()
-
-
 def _long_name(letter, end):
     return letter.encode() * (300_000 // len(letter.encode())) + end.encode()
 

@@ -101,7 +101,7 @@ class CloudEventsSink:
             raise TooLarge
         path = _attribute(record.object.path())
         attributes = {
-            "id": _attribute(record.id),  # a uid can be anything where anybody may post
+            "id": record.id,
             "source": _attribute(f"/clusters/{record.cluster}") if record.cluster else "/kube-audit-function",
             "type": TYPE_EVENT if record.is_event else TYPE_REVIEW,
             "subject": path,
