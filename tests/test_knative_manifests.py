@@ -435,6 +435,25 @@ def test_the_policy_and_the_redaction_are_the_examples():
     ).read_bytes()
 
 
+@pytest.mark.parametrize("name", ["in-cluster", "central-certificate"])
+def test_the_documents_remove_all_that_a_set_makes_and_the_domain_before_its_certificate(sets, name):
+    """net-kourier's controller exits when the Secret of a domain that it serves is gone. The namespace takes the rest."""
+    text = (running.ROOT / "docs" / "knative.md").read_text().split("## Removing it")[1].split("## ")[0]
+    removed = re.findall(r"delete (\w+)", text)
+    order = [
+        "validatingwebhookconfiguration",
+        "domainmapping",
+        "clusterdomainclaim",
+        "certificate",
+        "secret",
+        "namespace",
+    ]
+    assert [kind for kind in removed if kind in order] == order
+    for document in sets[name]:
+        inside = document["metadata"].get("namespace") == "kube-audit-function"
+        assert inside or document["kind"].lower() in removed
+
+
 # -- deploy/render ------------------------------------------------------------------------------------------------
 
 
