@@ -437,7 +437,7 @@ def test_the_policy_and_the_redaction_are_the_examples():
 
 @pytest.mark.parametrize("name", ["in-cluster", "central-certificate"])
 def test_the_documents_remove_all_that_a_set_makes_and_the_domain_before_its_certificate(sets, name):
-    """net-kourier's controller exits when the Secret of a domain that it serves is gone. The namespace takes the rest."""
+    """net-kourier's controller exits when the Secret of a domain is gone. The namespace takes the rest."""
     text = (running.ROOT / "docs" / "knative.md").read_text().split("## Removing it")[1].split("## ")[0]
     removed = re.findall(r"delete (\w+)", text)
     order = [
