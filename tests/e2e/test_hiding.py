@@ -21,7 +21,7 @@ BRACKETS_BYTES = 1_450_000  # each arrives as six bytes, twice in an update
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 
 
-@pytest.mark.parametrize("host", ["serve", "functions-framework", "knative-func"])
+@pytest.mark.parametrize("host", ["serve", "functions-framework"])
 def test_a_17_megabyte_review_is_recorded(host: str, plane: ControlPlane, directory: Path, report: Report) -> None:
     """With the shipped configuration, its timeout of one second included."""
     name = f"hiding-{host}"

@@ -12,7 +12,10 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import function_hosts
+import load
 import pytest
+import webhooks
+from control_plane import ControlPlane
 from judge import records
 from ports import free_ports
 from processes import DidNotStart
@@ -69,6 +72,21 @@ def test_every_recorded_review_goes_through_the_middleware(
     (lock,) = server.journal.glob("*/lock")
     assert lock.stat().st_mtime == 0  # the heartbeat of a writer that said goodbye
     report.say("In Knative func's middleware", f"- {len(bodies)} reviews, {wanted.total()} records, none missing.")
+
+
+def test_a_real_api_server_calls_it_behind_an_ingress(plane: ControlPlane, directory: Path, report: Report) -> None:
+    """With `Fail`: what the API server then did, it was answered for."""
+    with function_hosts.host("knative-func", directory / "knative-func", plane.authority) as endpoint:
+        bundle = plane.authority.bundle()
+        configuration = webhooks.configuration("knative-func", endpoint.url, bundle, failure_policy="Fail")
+        with webhooks.registered(plane.admin, configuration):
+            load.new_namespace(plane.admin, "knative-func")
+            with load.writing(plane.admin, "knative-func", threads=3) as written:
+                time.sleep(3)
+        recorded = Counter(record.act.name for record in records.read(endpoint.journal))
+    assert len(written.created) > 20
+    assert {recorded[name] for name in written.created} == {1}
+    report.say("In Knative func's middleware", f"- {len(written.created)} creates at a real API server, all recorded.")
 
 
 def test_an_idle_connection_is_kept_for_longer_than_hypercorn_keeps_it(tmp_path: Path) -> None:
