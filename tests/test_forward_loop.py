@@ -32,6 +32,7 @@ from function.forwarding.rejected import RejectedFile
 from function.forwarding.sink import DELIVERED, BatchBounds, Payload, Refused, Rejected, Retry, TooLarge
 from function.forwarding.sinks import make_sinks
 from function.journal import Limits, Retention, checkpoints
+from function.journal.ages import STANDS_SECONDS
 from function.journal.files import Files
 from function.journal.segments import LOCK, STALE_SECONDS
 from function.startup import load
@@ -524,9 +525,15 @@ def test_many_directories_keep_memory_bounded(tmp_path):
 
 
 def sweep(tmp_path, bytes_max=0, age_max=0.0, sinks=()):
+    """Sweep twice, with more than an hour between: by then the clock is believed."""
     counted = Counted()
     limits = Limits(1000, 0, bytes_max, age_max)
-    Retention(str(tmp_path), limits, counted, own_directory=lambda: None, sinks=sinks).sweep()
+    times = iter([0.0, STANDS_SECONDS + 1])
+    retention = Retention(
+        str(tmp_path), limits, counted, own_directory=lambda: None, sinks=sinks, elapsed=lambda: next(times)
+    )
+    retention.sweep()
+    retention.sweep()
     return counted
 
 

@@ -54,10 +54,13 @@ class _OpenSegment:
     """The segment being written. ``bytes`` counts whole lines; ``unsynced`` is what no fdatasync has confirmed.
 
     The first ``answered`` blocks of ``unsynced`` were confirmed to the caller all the same (everysec). On a file that
-    is ``poisoned`` an fdatasync has failed: the next one would succeed, and say nothing.
+    is ``poisoned`` an fdatasync has failed: the next one would succeed, and say nothing. One that is ``removed`` has no
+    name any more, and was counted.
     """
 
-    __slots__ = ("answered", "bytes", "fd", "opened", "path", "poisoned", "records", "unsynced", "unsynced_bytes")
+    __slots__ = (
+        "answered", "bytes", "fd", "opened", "path", "poisoned", "records", "removed", "unsynced", "unsynced_bytes",
+    )  # fmt: skip
 
     def __init__(self, path: str, fd: int, opened: float) -> None:
         self.path = path
@@ -67,6 +70,7 @@ class _OpenSegment:
         self.records = 0
         self.answered = 0
         self.poisoned = False
+        self.removed = False
         self.unsynced: list[bytes] = []
         self.unsynced_bytes = 0
 
@@ -75,7 +79,7 @@ class Writer:
     """The only writer of one process directory. Not thread-safe: one thread owns it.
 
     ``journal_dir`` may be missing: directory and segment appear with the first record. ``random`` returns the
-    eight hexadecimal digits of a directory's name; ``on_cut`` is told when a segment was closed.
+    eight hexadecimal digits of a directory's name; ``on_cut`` is told which segment was closed, and its records.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class Writer:
         observer: Observer,
         files: Files | None = None,
         random: Callable[[], str] = lambda: os.urandom(4).hex(),
-        on_cut: Callable[[], None] = lambda: None,
+        on_cut: Callable[[str, int], None] = lambda _path, _records: None,
     ) -> None:
         self.opened = False
         self.directory: str | None = None
@@ -224,12 +228,21 @@ class Writer:
             segment.poisoned = True
             raise
         self._observer.synced(time.perf_counter() - started)
-        if not self._files.status(segment.fd).links:
-            self._observer.lost("removed", segment.records)
+        if self._is_removed(segment):
             raise FileNotFoundError(errno.ENOENT, "the segment was removed while in use", segment.path)
         segment.unsynced.clear()
         segment.unsynced_bytes = segment.answered = 0
         self._synced = time.monotonic()
+
+    def _is_removed(self, segment: _OpenSegment) -> bool:
+        """Return whether somebody removed ``segment``; count its records as lost, but for those still at hand."""
+        if segment.removed or self._files.status(segment.fd).links:
+            return segment.removed
+        segment.removed = True
+        at_hand = sum(block.count(b"\n") for block in segment.unsynced[: segment.answered])
+        if segment.records > at_hand:
+            self._observer.lost("removed", segment.records - at_hand)
+        return True
 
     def _start_again(self, broken: _OpenSegment, *data: bytes) -> _OpenSegment:
         """Seal ``broken``; store what it has not confirmed, and ``data``, in a new segment. Raises `OSError`."""
@@ -281,7 +294,7 @@ class Writer:
             self._count_answered(segment)
         with contextlib.suppress(OSError):
             self._files.close(segment.fd)
-        self._on_cut()
+        self._on_cut(segment.path, segment.records)
 
     def _count_answered(self, broken: _OpenSegment) -> None:
         """Count as lost what was answered (everysec) and cannot be made durable."""
@@ -291,12 +304,15 @@ class Writer:
     def _seal(self, segment: _OpenSegment) -> None:
         if self._segment is segment:
             self._segment = None
+            with contextlib.suppress(OSError):
+                self._is_removed(segment)
             with contextlib.suppress(OSError):  # what matters was synced before, or is known to be unconfirmed
                 self._files.close(segment.fd)
             if not segment.bytes:
                 with contextlib.suppress(OSError):
                     self._files.remove(segment.path)
-            self._on_cut()
+            elif not segment.removed:
+                self._on_cut(segment.path, segment.records)
 
     def _open(self) -> _OpenSegment:
         """Create the next segment; with the descriptors that are kept for it, where there are no others."""
