@@ -348,6 +348,6 @@ def test_a_served_journal_counts_what_is_deleted_behind_its_back():
         assert records == 40
         for path in segments:
             path.unlink()
-        for number in range(3):  # the next cut wakes retention
+        for number in range(8):  # the next cut wakes retention
             assert server.post(running.review(f"uid-more-{number}")).status == 200
         running.wait_for(lambda: server.metrics()[removed] == 40, 15)

@@ -169,14 +169,26 @@ class Writer:
             self._cut()
         if self.directory and now - self._heartbeat >= HEARTBEAT_SECONDS:
             self._heartbeat = now
-            with contextlib.suppress(OSError):  # a lost directory shows with the next record, and is counted there
-                self._files.touch(f"{self.directory}/{LOCK}")
+            self._beat(self.directory)
         waits = [HEARTBEAT_SECONDS]
         if self._segment and self._segment.unsynced:
             waits.append(SYNC_SECONDS)
         if self._segment and self._limits.segment_age_max:
             waits.append(self._segment.opened + self._limits.segment_age_max - now)
         return max(0.01, min(waits))
+
+    def _beat(self, directory: str) -> None:
+        """Say that this writer lives. Where its directory is gone, the next record goes to a new one."""
+        try:
+            self._files.touch(f"{directory}/{LOCK}")
+        except FileNotFoundError:
+            hint = "where it was moved away, move it back: what was written to it until now is in it"
+            log.error("journal: %s is gone: going on in a new directory", directory, extra={"hint": hint})
+            self._cut()  # which counts what was deleted
+            if self.directory == directory:
+                self._leave_directory()
+        except OSError:
+            pass  # the volume is in trouble, which shows with the next record
 
     def _store_piece(self, data: bytes) -> _OpenSegment:
         """Store one block in one segment, and return it: a new one where the first one fails. Raises `OSError`."""
