@@ -369,14 +369,16 @@ def test_a_torn_entry_of_a_killed_forwarder_is_cut_off(tmp_path):
 
 
 def test_what_cannot_be_set_aside_is_kept_and_tried_again(tmp_path, caplog):
-    """A full volume: the record stays unconfirmed until there is room."""
+    """A full volume: the record stays unconfirmed until there is room, and is not sent again meanwhile."""
     write_journal(tmp_path, reviews(3))
     (tmp_path / "rejected").write_text("in the way")
     sink = Script(lambda records: [Rejected("no") if number_of(r.id) == 1 else DELIVERED for r in records])
     with forwarding(tmp_path, sink) as forwarder:
-        running.wait_for(lambda: forwarder.tick() or (len(sink.batches) > 3 and forwarder.left()["script"] == 2))
+        running.wait_for(lambda: forwarder.tick() or forwarder.status()["script"]["retried"] > 3)
+        running.wait_for(lambda: forwarder.left()["script"] == 2)
         (tmp_path / "rejected").unlink()
         settle(forwarder)
+    assert sink.batches == [[0, 1, 2]]
     assert [entry["reason"] for entry in rejected(tmp_path)] == ["no"]
     assert "demo-1" not in caplog.text
 

@@ -75,7 +75,7 @@ class Caller(Protocol):
 
 
 class Item:
-    """A record on its way: ``payload`` is None where it was ``refused`` before it could be sent."""
+    """A record on its way, or ``refused``: to be set aside for that, and not to be sent (again)."""
 
     __slots__ = ("done", "line", "payload", "record", "refused", "refused_reason", "step")
 
@@ -176,6 +176,8 @@ class Delivery:
 
     def _nothing_taken(self, unsettled: Sequence[Item], size: int, retries: Sequence[Retry], course: _Course) -> bool:
         """The first ``size`` of ``unsettled`` were tried, and none was taken; return whether to go on."""
+        if any(item.refused for item in unsettled[:size]):  # our own disk takes none of those: nobody else is to blame
+            return self._pause(retries, course)
         course.failures += 1
         is_narrowed = self._size < self._sink.bounds.records_max
         if course.failures < FAILURES_MAX and not is_narrowed:
@@ -334,6 +336,7 @@ class Delivery:
         try:
             self.tally.lost += self._rejected.add(item.line.data, record_id, reason)
         except OSError as error:
+            item.refused, item.refused_reason = reason, category
             return Retry(f"cannot write {self._rejected.path}: {error.strerror}")
         item.done = True
         self.tally.rejected[category] += 1
