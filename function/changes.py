@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
-__all__ = ["changes"]
+__all__ = ["NOISE", "changes"]
 
 # What the API server counts and keeps by itself. managedFields and resourceVersion change with every write;
 # generation only with a change of the object itself, which the patch shows anyhow.

@@ -99,6 +99,11 @@ class Record(ABC):
 
     @property
     @abstractmethod
+    def options(self) -> bytes | Raw:
+        """The options of a deletion, JSON; ``null`` where there are none, or none were recorded."""
+
+    @property
+    @abstractmethod
     def changes(self) -> bytes:
         """The JSON Patch that was recorded, empty where there is none."""
 
@@ -182,6 +187,10 @@ class ReviewRecord(Record):
     @property
     def old_object(self) -> bytes | Raw:
         return self._request.oldObject
+
+    @property
+    def options(self) -> bytes | Raw:
+        return self._request.options if self.operation == "DELETE" else NULL
 
     @cached_property
     def object(self) -> ObjectReference:
@@ -273,6 +282,10 @@ class EventRecord(Record):
     def new_object(self) -> bytes | Raw:
         # What a DELETE sent is its options, not a new object.
         return NULL if self.operation == "DELETE" else self._fields.requestObject
+
+    @property
+    def options(self) -> bytes | Raw:
+        return self._fields.requestObject if self.operation == "DELETE" else NULL
 
     @cached_property
     def changes(self) -> bytes:

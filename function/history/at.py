@@ -1,0 +1,88 @@
+"""Objects as they were at one time (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .change import Action, Content
+from .steps import NOT_TOLD, Cause, Certainty, Incarnation, Step
+
+__all__ = ["At", "Found", "at"]
+
+
+class Found:
+    """What is known of one object at the time asked for.
+
+    ``content`` is None where it was gone, or not there yet; ``step`` made it what it was. ``changed_since`` are later
+    changes, recorded without their content; ``unsure`` a change that is not in the journal, and may have been before
+    or after the time.
+    """
+
+    __slots__ = ("changed_since", "content", "of", "step", "unsure")
+
+    def __init__(self, of: Incarnation) -> None:
+        self.of = of
+        self.content: Content | None = None
+        self.step: Step | None = None
+        self.changed_since: list[Step] = []
+        self.unsure: Step | None = None
+
+    @property
+    def certainty(self) -> Certainty:
+        """How sure it is that the object was this."""
+        if self.step is None or self.changed_since or self.unsure or self.content is NOT_TOLD:
+            return Certainty.UNKNOWN
+        return self.step.certainty
+
+
+def at(steps: Iterable[Step], when_ns: int) -> list[Found]:
+    """Return every object that was there at a time, and of names that nobody had then, the last that was gone."""
+    moment = At(when_ns)
+    for step in steps:
+        moment.add(step)
+    return moment.found()
+
+
+class At:
+    """Collects steps, also later ones: they tell what was there before, and what had come into force."""
+
+    def __init__(self, when_ns: int) -> None:
+        self._when_ns = when_ns
+        self._found: dict[Incarnation, Found] = {}
+
+    def add(self, step: Step) -> None:
+        """Take a step; those of one object in their order."""
+        if step.earliest_ns > self._when_ns:
+            return
+        found = self._found.get(step.of)
+        if found is None:
+            found = self._found[step.of] = Found(step.of)
+        if step.latest_ns > self._when_ns:
+            found.unsure = step if step.cause is not Cause.TRACE else None
+        elif step.applied and step.after is not NOT_TOLD:
+            found.content, found.step, found.unsure = step.after, step, None
+            found.changed_since.clear()
+        elif step.applied or (step.certainty is Certainty.UNKNOWN and step.cause is Cause.NO_CONTENT):
+            if found.content is None and step.applied:
+                found.content = NOT_TOLD
+            found.step = found.step or step
+            if step.change is None or step.change.action is not Action.CREATE:
+                found.changed_since.append(step)
+
+    def found(self) -> list[Found]:
+        """Return one for each name, those that were there before those that were not."""
+        named: dict[tuple[str, str, str, str, str], Found] = {}
+        for one in self._found.values():
+            if one.step is None:
+                continue
+            other = named.get(one.of.path)
+            if other is None or _is_likelier(one, other):
+                named[one.of.path] = one
+        return sorted(named.values(), key=lambda one: (one.content is None, one.of.path))
+
+
+def _is_likelier(one: Found, other: Found) -> bool:
+    """Return whether this is the object that had the name, of two that were found in their order."""
+    if (one.content is None) is not (other.content is None):
+        return other.content is None
+    return one.of.is_proven or not other.of.is_proven
