@@ -5,6 +5,7 @@ as it would be stored; the update may lose afterwards. Whoever reads only the re
 """
 
 import copy
+import datetime as dt
 import json
 import uuid
 from random import Random
@@ -25,8 +26,6 @@ USERS = ("alice", "bob", "system:serviceaccount:kube-system:deployment-controlle
 
 
 def timestamp(ns):
-    import datetime as dt
-
     return dt.datetime.fromtimestamp(ns // SECOND_NS, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -168,9 +167,12 @@ class Cluster:
         winner = self.random.randrange(2)
         delay_ns = self.random.choice((0, 5 * 10**6, SECOND_NS)) if self.late else 0
         for number, new in enumerate(contenders):
-            subresource = "status" if new["metadata"].get("generation") == old["metadata"].get("generation") and (
-                path[0] in WITH_STATUS and new["spec"] == old["spec"] and new.get("status") != old.get("status")
-            ) else ""
+            subresource = (
+                "status"
+                if new["metadata"].get("generation") == old["metadata"].get("generation")
+                and (path[0] in WITH_STATUS and new["spec"] == old["spec"] and new.get("status") != old.get("status"))
+                else ""
+            )
             fate = "stored" if number == winner else "lost"
             self._review("UPDATE", path, new, old, subresource=subresource, fate=fate)
             if fate == "lost":
@@ -485,8 +487,5 @@ class Cluster:
 
     def at(self, when_ns):
         """Return what was stored at a time, by path."""
-        found = {}
-        for time_ns, path, obj in self.past:
-            if time_ns <= when_ns:
-                found[path] = obj
+        found = {path: obj for time_ns, path, obj in self.past if time_ns <= when_ns}
         return {path: obj for path, obj in found.items() if obj is not None}

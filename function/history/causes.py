@@ -15,7 +15,18 @@ from .change import Action, Change
 from .differences import Difference, Path
 from .values import Missing, Unreadable, decode, same
 
-__all__ = ["agrees", "area", "deleted", "expected", "explained", "is_default", "is_gone_with", "is_off", "unversioned"]
+__all__ = [
+    "agrees",
+    "area",
+    "counted",
+    "deleted",
+    "expected",
+    "explained",
+    "is_default",
+    "is_gone_with",
+    "is_off",
+    "unversioned",
+]
 
 CRD = "CustomResourceDefinition"
 _GARBAGE_COLLECTION = frozenset(["orphan", "foregroundDeletion"])
@@ -62,7 +73,7 @@ def expected(change: Change, before: dict[str, Any] | None) -> dict[str, Any] | 
 def is_gone_with(after: dict[str, Any], before: dict[str, Any]) -> bool:
     """Return whether an update removes the object: it was being deleted, and this was its last finalizer."""
     metadata, old = _fields(after, "metadata"), _fields(before, "metadata")
-    if metadata.get("finalizers") or not old.get("deletionTimestamp") or old.get("deletionGracePeriodSeconds"):
+    if _finalizers_of(metadata) or not old.get("deletionTimestamp") or old.get("deletionGracePeriodSeconds"):
         return False
     return not (after.get("kind") == "Namespace" and _fields(after, "spec").get("finalizers"))
 
@@ -71,7 +82,7 @@ def deleted(before: dict[str, Any], options: dict[str, Any], now_ns: int) -> dic
     """Return what a DELETE leaves of an object: nothing (None), or the object that is to be deleted."""
     kind, metadata = before.get("kind"), _fields(before, "metadata")
     is_pending = bool(metadata.get("deletionTimestamp"))
-    finalizers = _finalizers(metadata.get("finalizers") or [], options)
+    finalizers = _finalizers(_finalizers_of(metadata), options)
     grace = 0
     if kind == CRD and not is_pending:
         finalizers += _FINALIZERS_OF_DELETION.difference(_GARBAGE_COLLECTION, finalizers)
@@ -124,7 +135,18 @@ def _timestamp(seconds: int) -> str:
     return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _finalizers(present: list[Any], options: dict[str, Any]) -> list[str]:
+def _finalizers_of(metadata: dict[str, Any]) -> list[str]:
+    finalizers = metadata.get("finalizers")
+    if _are_unknown(finalizers):
+        raise Unreadable("the finalizers are not in the records")
+    return [str(one) for one in finalizers] if isinstance(finalizers, list) else []
+
+
+def _are_unknown(finalizers: Any) -> bool:
+    return finalizers is Missing.UNKNOWN or (isinstance(finalizers, list) and Missing.UNKNOWN in finalizers)
+
+
+def _finalizers(present: list[str], options: dict[str, Any]) -> list[str]:
     policy, orphan = options.get("propagationPolicy"), options.get("orphanDependents")
     if policy is None and orphan is None:
         return list(present)
@@ -209,14 +231,13 @@ def _of_deletion(change: Change, found: Sequence[Difference], before: dict[str, 
     old, new = _fields(before, "metadata"), _fields(after, "metadata")
     options = change.options()
     wanted = deleted(before, options, change.received_ns)
-    if wanted is before:  # it was being deleted already
+    if options and wanted is before:  # it was being deleted already
         return None
-    bumps = 0 if old.get("deletionTimestamp") else 1
     fields = {"deletionTimestamp", "deletionGracePeriodSeconds"}
     if _are_finalizers_lawful(old, new, _fields(wanted, "metadata") if wanted else {}, options):
         fields.add("finalizers")
     touched = {one.path[1] for one in found if one.path[:1] == ("metadata",) and len(one.path) > 1}
-    if not new.get("deletionTimestamp") or not touched & fields:
+    if not new.get("deletionTimestamp") or not (touched & fields or _are_unknown(new.get("finalizers"))):
         return None
     kind = before.get("kind")
     status = "" if kind == "Pod" and change.action is Action.DELETE else _TOLD_IN_STATUS.get(str(kind), "")
@@ -227,7 +248,7 @@ def _of_deletion(change: Change, found: Sequence[Difference], before: dict[str, 
             return bool(status) and path[1:2] in ((), (status,))
         if path[:1] != ("metadata",) or len(path) < 2:
             return False
-        return path[1] in fields or (path[1] == "generation" and _grew(difference, bumps))
+        return path[1] in fields
 
     return lawful
 
@@ -248,7 +269,10 @@ def is_off(change: Change, before: dict[str, Any], after: dict[str, Any]) -> boo
 def _are_finalizers_lawful(
     old: dict[str, Any], new: dict[str, Any], wanted: dict[str, Any], options: dict[str, Any]
 ) -> bool:
-    before, after, expected = (set(map(str, one.get("finalizers") or [])) for one in (old, new, wanted))
+    try:
+        before, after, expected = (set(_finalizers_of(one)) for one in (old, new, wanted))
+    except Unreadable:
+        return True
     if after == expected:
         return True
     # Without a policy it is the type's own, and options are not always recorded.
@@ -257,21 +281,19 @@ def _are_finalizers_lawful(
 
 
 def _of_scale(change: Change, found: Sequence[Difference], before: dict[str, Any], after: dict[str, Any]) -> _Lawful:
-    del after
     wanted = _replicas(change.new.value())
     # A CustomResourceDefinition names the field itself (specReplicasPath): the one that has the number asked for.
     path: Path = ("spec", "replicas")
     if "replicas" not in _fields(before, "spec"):
         numbers = [one.path for one in found if one.path[:1] == ("spec",) and same(one.new, wanted)]
         path = numbers[0] if len(numbers) == 1 else path
-    if not any(one.path == path for one in found):
+    is_hidden = _fields(after, "spec").get("replicas") is Missing.UNKNOWN
+    if not is_hidden and not any(one.path == path for one in found):
         return None
 
     def lawful(difference: Difference) -> bool:
         if difference.path == path:
             return same(0 if difference.new is Missing.ABSENT else difference.new, wanted)
-        if difference.path == ("metadata", "generation"):
-            return _grew(difference, 1)
         return area(difference) == "managedFields"
 
     return lawful
@@ -292,11 +314,9 @@ def _of_binding(change: Change, found: Sequence[Difference], before: dict[str, A
         path = difference.path
         if path == ("spec", "nodeName") or (path[:1] == ("status",) and path[1:2] in _TOLD_BY_BINDING):
             return True
-        if path == ("metadata", "generation"):
-            return _grew(difference, 1)
         if path[:1] == ("metadata",) and len(path) > 1 and path[1] in added:
             wanted = added[str(path[1])]
-            return same(difference.new, wanted if len(path) == 2 else wanted.get(str(path[2])))
+            return same(difference.new, wanted if len(path) == 2 else wanted.get(str(path[2])), lenient=True)
         return False
 
     return lawful
@@ -308,6 +328,18 @@ _LAWFUL: dict[Action, Callable[[Change, Sequence[Difference], dict[str, Any], di
     Action.SCALE: _of_scale,
     Action.BIND: _of_binding,
 }
+
+
+def counted(found: Sequence[Difference], changes: Sequence[Change], before: dict[str, Any]) -> list[Difference]:
+    """Return the differences without the generation's, where so many such changes can have made it grow so far."""
+    most = sum(_GROWS[one.action] for one in changes if one.action in _GROWS)
+    if _fields(before, "metadata").get("deletionTimestamp"):
+        most -= sum(one.action in (Action.DELETE, Action.EVICT) for one in changes)
+    return [one for one in found if not (one.path == ("metadata", "generation") and _grew(one, most))]
+
+
+# A Binding did not in 1.36, but what a pod's spec is may be counted.
+_GROWS = {Action.DELETE: 1, Action.EVICT: 1, Action.SCALE: 1, Action.BIND: 1}
 
 
 def _grew(difference: Difference, most: int) -> bool:

@@ -151,9 +151,13 @@ class Chain:
         chosen = self._likely(state, gone_after=present)
         if chosen is not None:
             present = self._after(chosen, present)
-        for change in self._mine():
+        for change in self._after_state(state):
             present = None if present is None else self._after(change, present)
         return present is None
+
+    def _after_state(self, state: State, until_ns: int = 0) -> list[Change]:
+        """Return the free changes that may have come after a state: those before it led to it, or to nothing."""
+        return [one for one in self._mine(until_ns) if one.received_ns > state.first_ns - RACE_NS]
 
     def _mine(self, until_ns: int = 0) -> list[Change]:
         """Return the free changes that can be of this object, those before ``until_ns`` where it is not 0."""
@@ -197,7 +201,8 @@ class Chain:
                 yield from self._stored(best, a, b, before)
             else:
                 yield self._not_stored(change, before, best)
-        yield from self._unused(b.first_ns - SLACK_NS)
+        if guessed is None:  # else what explains a later state may still be among them
+            yield from self._unused(b.first_ns - SLACK_NS)
 
     def _guessed(self, a: State, later: list[State], near: list[Change]) -> tuple[int, Judgement] | None:
         """Return what best leads to the first later state whose content was recorded, None where none was.
@@ -218,9 +223,12 @@ class Chain:
                 penalty = (UNLIKELY if change is None else 0) + (0 if b.allows(content) else IMPOSSIBLE)
                 received_ns = change.received_ns if change else 0
                 found.append((following[0] + penalty, received_ns < a.last_ns - RACE_NS, received_ns, change))
+        unexplained, _, _, change = min(found, key=lambda one: one[:3], default=(IMPOSSIBLE, False, 0, None))
+        blind = next((one for one in [*a.changes, *near] if not one.holds), None)
+        if blind is not None and unexplained:
+            return 1, Judgement(blind, Cause.NO_CONTENT, weak=True)
         if not found:
             return None
-        unexplained, _, _, change = min(found, key=lambda one: one[:3])
         whole = change is not None and change.action in (Action.CREATE, Action.REPLACE)
         cause = Cause.REVIEW if whole else Cause.WORKED_OUT
         return unexplained, Judgement(change, cause, weak=unexplained > 0)
@@ -275,7 +283,7 @@ class Chain:
         asked = before
         for change in changes:
             asked = self._after(change, asked)
-        whole = asked if content is None else filled(content, asked)
+        whole = asked if content is None else None if best.leftovers else filled(content, asked)
         if whole is not None and whole is not NOT_TOLD:
             b.contents[whole.version] = whole
         return whole or content or NOT_TOLD
@@ -308,7 +316,7 @@ class Chain:
         """Return the steps from the last state that a review started from."""
         before = present = None if state.is_birth else self._content(state)
         chosen = self._likely(state, gone_after=before if end.succeeded_ns else None)
-        free = [] if end.taken and state.is_birth else self._mine(end.succeeded_ns)
+        free = [] if end.taken and state.is_birth else self._after_state(state, end.succeeded_ns)
         removers = [one for one in [*state.changes, *free] if one.action in (Action.DELETE, Action.EVICT)]
         succeeded = bool(end.succeeded_ns) and end.is_proven and len(removers) < 2
         for change in state.changes:
@@ -327,7 +335,10 @@ class Chain:
             following = self._after(change, present)
             yield self._as_known(change, present, following, succeeded=succeeded)
             present = following
-        if end.succeeded_ns and end.is_proven and present is not None and end.taken is None:
+        # Without its options nobody knows whether a deletion was the last one.
+        blind = present is NOT_TOLD or any(not one.holds for one in state.changes)
+        blind |= any(one.action is Action.DELETE and not one.options() for one in removers)
+        if end.succeeded_ns and end.is_proven and present is not None and end.taken is None and not blind:
             between_ns = (state.last_ns, max(end.succeeded_ns, state.last_ns))
             yield Step(self.of, None, present, None, Certainty.IN_FORCE, Cause.NEVER_DELETED, between_ns=between_ns)
 

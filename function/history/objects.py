@@ -63,13 +63,13 @@ class Objects:
         now_ns = record.received_ns
         if self._started_ns is None:
             self._started_ns = now_ns
-        change = change_of(record)
-        if change is not None:
-            yield from self._add(change)
         while self._waiting and self._waiting[0][0] <= now_ns - SLACK_NS:
             yield from self._waiting.popleft()[1].settled(now_ns - SLACK_NS)
         while self._leaving and self._leaving[0][0] <= now_ns - FORGOTTEN_AFTER_NS:
             yield from self._forget(self._leaving.popleft()[1], now_ns - FORGOTTEN_AFTER_NS)
+        change = change_of(record)
+        if change is not None:
+            yield from self._add(change)
 
     def finish(self) -> Iterator[Step]:
         """Return the steps that are left."""
@@ -78,6 +78,8 @@ class Objects:
             while (earlier := self._earlier.get(chains[-1])) is not None:
                 chains.append(earlier)
             taken = [self._taken(chain) for chain in chains]  # finishing one ends what tells
+            for chain in reversed(chains):
+                yield from chain.settled()
             succeeded_ns = 0
             for chain, one in zip(chains, taken, strict=True):
                 oldest = chain is chains[-1]
@@ -110,10 +112,13 @@ class Objects:
             return self._holder(named)
         if (chain := self._chains.get(key)) is not None:
             return chain
-        if named is not None and not named.of.uid and change.action is not Action.CREATE:
-            named.of.uid = change.uid  # what was recorded of it before did not tell
-            self._chains[key] = named
-            return named
+        nameless = named
+        while nameless is not None and nameless.of.uid:
+            nameless = self._earlier.get(nameless)
+        if nameless is not None and change.action is not Action.CREATE:
+            nameless.of.uid = change.uid  # what was recorded of it before did not tell
+            self._chains[key] = nameless
+            return nameless
         return self._begin(path, change.uid, named)
 
     def _begin(self, path: _Path, uid: str, earlier: Chain | None) -> Chain:

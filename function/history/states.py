@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from . import causes
 from .change import Action, Change, Content
@@ -137,6 +138,10 @@ def _judgements(
             one.weak |= bool(one.traces and not nothing.leftovers)
             one.weak |= one.cause is Cause.VERSION and len(contenders) > 1
             found.append(one)
+    clean = [one for one in found if not one.leftovers and not one.traces and (one.change or one.free)]
+    if len(clean) > 1 and (after := b.content()) is not None and after.partial:
+        for one in clean:
+            one.weak = True  # what tells them apart was not recorded
     blind = [one for one in [*contenders, *free] if not one.holds]
     found += [Judgement(one, Cause.NO_CONTENT, weak=True) for one in blind]
     if not nothing.leftovers and not nothing.traces and not nothing.is_blind:
@@ -194,12 +199,13 @@ def _judgement(change: Change | None, a: State, b: State, free: Sequence[Change]
         found = rest
     judgement = Judgement(change, cause)
     for other in free:
-        if change is not None and change.action is Action.DELETE and other.action is Action.BIND:
-            continue  # what is being deleted is not bound any more
+        if change is not None and _is_too_late(other, change):
+            continue
         rest = causes.explained(other, found, old, new)
         if rest is not None:
             judgement.free += (other,)
             found = rest
+    found = causes.counted(found, [*([change] if change else []), *judgement.free], old)
     judgement.off = any(causes.is_off(one, old, new) for one in (change, *judgement.free) if one is not None)
     leftovers = [one for one in found if causes.area(one) == "content"]
     if leftovers and causes.is_default(leftovers, old, new):
@@ -208,6 +214,12 @@ def _judgement(change: Change | None, a: State, b: State, free: Sequence[Change]
     judgement.leftovers = tuple(leftovers)
     judgement.traces = len(found) - len(leftovers)
     return judgement
+
+
+def _is_too_late(binding: Change, deletion: Change) -> bool:
+    """Return whether a binding came after a deletion: what is being deleted is not bound any more."""
+    is_pair = (binding.action, deletion.action) == (Action.BIND, Action.DELETE)
+    return is_pair and binding.received_ns > deletion.received_ns
 
 
 def _is_gone(deletion: Change, before: Content) -> bool:
@@ -223,17 +235,30 @@ def _common(a: State, b: State) -> Content | None:
 
 
 def filled(partial: Content, asked: Content | None) -> Content | None:
-    """Return the whole of a state of which parts were recorded, where it can be what was asked for; else None."""
+    """Return a state of which parts were not recorded, with what was asked for in their place; None if it was not."""
     try:
         if asked is None or asked.partial or asked.version != partial.version:
             return None
-        known, value = partial.value(), asked.value()
-        start = known["metadata"]["resourceVersion"]
-        whole = {**value, "metadata": {**value["metadata"], "resourceVersion": start}}
-    except (Unreadable, KeyError, TypeError):
+        value, whole = partial.value(), asked.value()
+        metadata, left_out = value.get("metadata"), whole.get("metadata")
+        value = _merged(value, whole)
+        if isinstance(metadata, dict) and isinstance(left_out, dict):
+            kept = {name: left_out[name] for name in LEFT_OUT if name in left_out and name not in metadata}
+            value["metadata"] = {**value["metadata"], **kept}
+    except Unreadable:
         return None
-    rest = [one for one in differences(whole, known, lenient=True) if not _is_left_out(one)]
-    return None if rest else Content(None, partial.version, whole)
+    return Content(None, partial.version, value)
+
+
+def _merged(value: Any, whole: Any) -> Any:
+    """Return a value with what is unknown of it taken from another one, as far as that has it."""
+    if value is Missing.UNKNOWN:
+        return whole
+    if isinstance(value, dict) and isinstance(whole, dict):
+        return {name: _merged(field, whole.get(name, Missing.UNKNOWN)) for name, field in value.items()}
+    if isinstance(value, list) and isinstance(whole, list) and len(value) == len(whole):
+        return [_merged(one, other) for one, other in zip(value, whole, strict=True)]
+    return value
 
 
 def _is_left_out(difference: Difference) -> bool:
