@@ -8,23 +8,15 @@ import re
 from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SOURCES = (
-    os.path.join(HERE, "../../shared/reviews/reviews.ndjson"),
-    os.path.join(HERE, "../tests/data/reviews.ndjson"),
-)
+SOURCE = os.path.join(HERE, "../tests/data/reviews.ndjson")
 MIX = "mix"
 MIX_BYTES_MAX = 100_000  # two recorded ConfigMaps of 900 KB would be half of all bytes: they belong to the size rows
 UNITS = {"B": 1, "KB": 1_000, "MB": 1_000_000, "KIB": 1 << 10, "MIB": 1 << 20}
 
 
-def source() -> str:
-    """Return the file of recorded reviews that is used."""
-    return next(path for path in SOURCES if os.path.exists(path))
-
-
 def bodies(size: str) -> list[bytes]:
     """Return the bodies of ``mix`` or of a size such as ``10KB``."""
-    with open(source(), "rb") as file:
+    with open(SOURCE, "rb") as file:
         recorded = [line for line in file.read().splitlines() if len(line) <= MIX_BYTES_MAX]
     return recorded if size == MIX else sized(recorded, parse_size(size))
 

@@ -6,9 +6,7 @@ The first two are the peer's, with the same names and meanings. Losses are count
 from __future__ import annotations
 
 import itertools
-import logging
 import platform
-import socket
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,13 +20,11 @@ from prometheus_client.utils import floatToGoString
 
 from .version import VERSION
 
-__all__ = ["REFUSAL_REASONS", "Metrics", "serve_metrics"]
-
-log = logging.getLogger("audit")
+__all__ = ["REFUSAL_REASONS", "Metrics"]
 
 REFUSAL_REASONS: Final = (
-    "body_timeout", "cluster", "content_type", "deadline", "disconnected", "duplicate", "fields", "head", "http",
-    "internal", "journal", "json", "kind", "method", "overloaded", "path", "share", "too_large", "uid", "utf8",
+    "body_timeout", "cluster", "content_type", "deadline", "disconnected", "duplicate", "fields", "head", "headers",
+    "http", "internal", "journal", "json", "kind", "method", "overloaded", "path", "share", "too_large", "uid", "utf8",
 )  # fmt: skip
 _PREFIX: Final = "kube_audit_function_"
 _REQUEST_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -247,23 +243,6 @@ class Metrics:
         distribution = Distribution(_PREFIX + name, text, bounds)
         self.registry.register(distribution)
         return distribution
-
-
-def serve_metrics(metrics: Metrics, port: int) -> Callable[[], None] | None:
-    """Serve ``GET /metrics`` on ``port``; return what stops it, None where there is none: port 0, or it is taken.
-
-    Recording and forwarding go first: neither fails because a port is taken.
-    """
-    if not port:
-        return None
-    address = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
-    try:
-        server, _ = prometheus_client.start_http_server(port, address, registry=metrics.registry)
-    except OSError as error:
-        hint = "set AUDIT_METRICS_PORT to a free port, or to 0"
-        log.error("no metrics: port %d: %s", port, error.strerror, extra={"hint": hint})
-        return None
-    return server.server_close
 
 
 class _ByCluster(Collector):

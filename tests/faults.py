@@ -62,11 +62,13 @@ class ModelFiles(Files):
         return super().write(fd, data)
 
     def datasync(self, fd):
+        # Of a file that it writes; a reader only wants to be sure, and its checkpoint notices what a crash takes.
         assert fd not in self._poisoned, "fdatasync was called again on a file where it had failed"
         try:
             self._called("datasync")
         except OSError:
-            self._poisoned.add(fd)
+            if fd in self._names:
+                self._poisoned.add(fd)
             raise
         super().datasync(fd)
         if fd in self._names:

@@ -9,6 +9,7 @@ import pathlib
 
 import msgspec
 import pytest
+from counts import counts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -200,17 +201,14 @@ def spelled(value):
     return json.dumps(value, sort_keys=True)
 
 
-@settings(max_examples=200, deadline=None)
-@given(pairs())
-def test_applying_the_patch_gives_the_new_object(pair):
-    check(*pair)
+@counts(200, 20_000)
+def test_applying_the_patch_gives_the_new_object(count):
+    @settings(max_examples=count, deadline=None)
+    @given(pairs())
+    def every(pair):
+        check(*pair)
 
-
-@pytest.mark.long
-@settings(max_examples=20_000, deadline=None)
-@given(pairs())
-def test_applying_the_patch_gives_the_new_object_long(pair):
-    check(*pair)
+    every()
 
 
 def test_recorded_updates():

@@ -20,7 +20,7 @@ from running import ROOT, review
 from function.__main__ import main
 from function.clusters import tokens as clusters
 from function.clusters import webhook
-from function.clusters.webhook import Service, WebhookError
+from function.clusters.webhook import ServiceReference, WebhookError
 
 TOKEN = re.compile(r"[a-z0-9]{32}")
 URL = "https://audit.example.com"
@@ -168,8 +168,8 @@ def test_urls_that_no_webhook_may_have(base):
         ({"ca": b"nonsense"}, "no certificate"),
         ({"ca": CA.encode() + b"-----BEGIN EC PRIVATE KEY-----\n"}, "private key"),
         ({"excluded": ["Kube"]}, "no namespace"),
-        ({"to": Service("a b", "c")}, "NAMESPACE/NAME"),
-        ({"to": Service("a", "c}")}, "NAMESPACE/NAME"),
+        ({"to": ServiceReference("a b", "c")}, "NAMESPACE/NAME"),
+        ({"to": ServiceReference("a", "c}")}, "NAMESPACE/NAME"),
     ],
 )
 def test_configurations_that_are_refused(change, problem):

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import gated
 import pytest
 import running
 from application import Application
@@ -107,7 +108,7 @@ def test_requests_in_flight_are_shared(directory):
 
 def test_bytes_that_wait_for_the_disk_are_shared(directory):
     """9 MiB records of one cluster stop at half of 64 MiB, and another's are taken still."""
-    with hanging(directory) as server:
+    with hanging(directory, bodies_in_flight_bytes=160 << 20) as server:
         noisy = Posts(server, "noisy", [large(9 << 20, f"n{i}") for i in range(5)])
         running.wait_for(lambda: noisy.answers, 20)
         assert noisy.answers[0].status == 503
@@ -125,7 +126,9 @@ def test_bodies_that_come_slowly_are_shared(directory):
     command = running.bounded(bodies_in_flight_bytes=8 << 20)
     body = large(4 << 20)
     with (
-        running.serve({"AUDIT_CLUSTERS_DIR": str(directory)}, command=command) as server,
+        running.serve(
+            {"AUDIT_CLUSTERS_DIR": str(directory), "AUDIT_BODY_BYTES_MAX": str(5 << 20)}, command=command
+        ) as server,
         server.socket() as first,
         server.socket() as second,
         server.socket() as third,
@@ -145,14 +148,10 @@ def test_bodies_that_come_slowly_are_shared(directory):
             assert running.read_answer(file).status == 200
 
 
-def test_large_bodies_of_clusters_take_turns():
-    """Large bodies are decoded one at a time; a cluster's second one waits behind every other cluster's first."""
-    begun, gate = [], threading.Semaphore(0)
-
-    class Gated:
-        def line(self, review, *, received_ns, cluster):
-            begun.append(cluster)
-            gate.acquire()
+def test_large_bodies_of_clusters_take_turns(tmp_path, monkeypatch):
+    """Large bodies are recorded one at a time; a cluster's second one waits behind every other cluster's first."""
+    monkeypatch.setenv("PYTHONPATH", gated.HERE)
+    slow = gated.Gated(tmp_path)
 
     async def post(application, cluster):
         body = large(1 << 20)
@@ -171,17 +170,17 @@ def test_large_bodies_of_clusters_take_turns():
 
     async def run():
         known = Clusters({name: (hashlib.sha256(token.encode()).digest(),) for name, token in TOKENS.items()})
-        application = Application(Gated(), clusters=known)
+        application = Application(slow, clusters=known)
         async with asyncio.timeout(10), asyncio.TaskGroup() as posts:
             for cluster in ("noisy", "noisy", "noisy", "quiet", "third", "quiet"):
                 posts.create_task(post(application, cluster))
             while sum(cluster.body_bytes for cluster in known.counted) < 6 << 20:  # noqa: ASYNC110 - what comes is counted only
                 await asyncio.sleep(0.001)
-            gate.release(6)
+            slow.open_gate()
 
     asyncio.run(run())
-    assert begun[:3] == ["noisy", "quiet", "third"]
-    assert sorted(begun[3:]) == ["noisy", "noisy", "quiet"]
+    assert slow.begun()[:3] == ["noisy", "quiet", "third"]
+    assert sorted(slow.begun()[3:]) == ["noisy", "noisy", "quiet"]
 
 
 def test_a_cluster_at_twenty_times_the_rate_of_the_others_costs_them_nothing(directory, tmp_path):

@@ -5,6 +5,7 @@ import urllib.parse
 
 import pytest
 import running
+from counts import counts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import raw_post, review
@@ -86,13 +87,9 @@ def fuzz(server, examples):
     assert server.post(review("last"), RIGHT).status == 200
 
 
-def test_paths_of_every_kind(server):
-    fuzz(server, 60)
-
-
-@pytest.mark.long
-def test_paths_of_every_kind_at_length(server):
-    fuzz(server, 5000)
+@counts(60, 5000)
+def test_paths_of_every_kind(server, count):
+    fuzz(server, count)
 
 
 @pytest.mark.parametrize("size", [1 << 10, 8 << 10, 60 << 10, 64 << 10, 70 << 10, 1 << 20])

@@ -16,6 +16,7 @@ import time
 
 import pytest
 import running
+from counts import counts
 from faults import whole_lines
 
 CONNECTIONS = 8
@@ -63,13 +64,13 @@ def uids_on_disk(journal) -> set[str]:
     return {json.loads(line)["request"]["uid"] for line in whole_lines(journal)}
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(200, marks=pytest.mark.long)])
-def test_sigkill_under_load_loses_nothing_that_was_answered(tmp_path, kills):
+@counts(8, 200)
+def test_sigkill_under_load_loses_nothing_that_was_answered(tmp_path, count):
     """After each kill every answered uid is in the journal, and every whole line is a valid record."""
     rng = random.Random(4)
     answered: set[str] = set()
     torn = 0
-    for kill in range(kills):
+    for kill in range(count):
         env = {"AUDIT_SEGMENT_BYTES_MAX": "200KiB", "AUDIT_JOURNAL_BYTES_MAX": "0", "AUDIT_METRICS_PORT": "0"}
         with running.serve(env, journal=tmp_path) as server:
             load = Load(server.port, f"kill{kill}")
@@ -78,14 +79,14 @@ def test_sigkill_under_load_loses_nothing_that_was_answered(tmp_path, kills):
             server.process.wait(10)
             load.stop()
         answered |= load.answered
-        if kill % 20 == 19 or kill == kills - 1:
+        if kill % 20 == 19 or kill == count - 1:
             missing = answered - uids_on_disk(tmp_path)
             assert not missing, f"{len(missing)} of {len(answered)} answered reviews are lost: {sorted(missing)[:5]}"
     for path in tmp_path.glob("*/audit-*.ndjson"):
         content = path.read_bytes()
         torn += len(content) - (content.rfind(b"\n") + 1) > 0
-    assert len(answered) > kills * 10
-    print(f"{kills} kills, {len(answered)} answered reviews, 0 lost, {torn} torn tails that readers ignore")
+    assert len(answered) > count * 10
+    print(f"{count} count, {len(answered)} answered reviews, 0 lost, {torn} torn tails that readers ignore")
 
 
 @contextlib.contextmanager

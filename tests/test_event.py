@@ -10,6 +10,7 @@ import re
 import sys
 
 import pytest
+from counts import counts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -394,17 +395,14 @@ def check_any_review(*, request, level, cluster, changes, infer_status, ascii_on
     is_one_event(reviews.decode(body), level, cluster, changes, infer_status)
 
 
-@PROPERTY
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_review_is_one_event(**arguments):
-    check_any_review(**arguments)
+@counts(150, 5000)
+def test_any_review_is_one_event(count):
+    @PROPERTY
+    @settings(max_examples=count, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    def every(**arguments):
+        check_any_review(**arguments)
 
-
-@pytest.mark.long
-@PROPERTY
-@settings(max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_review_is_one_event_in_full(**arguments):
-    check_any_review(**arguments)
+    every()
 
 
 def test_every_recorded_review_is_one_event(review_bodies):

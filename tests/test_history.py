@@ -26,7 +26,7 @@ from function.history.states import RACE_NS
 from function.history.steps import Cause, Certainty
 from function.history.values import decode, encode, same
 from function.policy import Policy
-from function.policy.rules import Level, Rule
+from function.policy.policy import Level, Rule
 from function.record.event_format import EventFormat
 from function.record.reading import read
 from function.record.review_format import ReviewFormat
@@ -43,13 +43,13 @@ OPERATIONS = 60
 @pytest.fixture(scope="module")
 def seeds(request):
     """Seeds of the model's runs: many with --long."""
-    return range(10_000 if request.config.getoption("--long") else 120)
+    return range(10_000 if request.config.getoption("--long") else 60)
 
 
 @pytest.fixture(scope="module")
 def fewer_seeds(request):
     """Seeds for what is tested several times over."""
-    return range(3_000 if request.config.getoption("--long") else 40)
+    return range(3_000 if request.config.getoption("--long") else 20)
 
 
 def rendered(reviews, target):

@@ -7,9 +7,9 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 
+import gated
 import pytest
 import running
 from application import Application
@@ -170,10 +170,11 @@ def test_a_start_without_files_imports_nothing_that_only_files_and_mistakes_need
 
 def test_the_collector_that_the_start_does_without_runs_once_it_serves(tmp_path):
     code = (
-        "import gc, function.serving.server\n"
+        "import gc, os\n"
         "from function.__main__ import main\n"
-        "async def first_tick(self, counter): print(gc.isenabled(), gc.get_freeze_count() > 0); return True\n"
-        "function.serving.server.Server.on_tick = first_tick\n"
+        "from function.serving.listener import Listener\n"
+        "def start(self): print(gc.isenabled(), gc.get_freeze_count() > 0, flush=True); os._exit(0)\n"
+        "Listener.start = start\n"
         "main(['serve'])"
     )
     environ = {"AUDIT_JOURNAL_DIR": str(tmp_path), "AUDIT_METRICS_PORT": "0", "PORT": str(running.free_port())}
@@ -226,15 +227,15 @@ def test_functions_framework_round_trip():
 
 
 def test_functions_framework_has_the_bounds_of_serve():
-    """Its uvicorn speaks our protocol: headers without end are cut, what is not HTTP is told so in JSON."""
+    """Its uvicorn speaks our protocol: a head has its bounds, what is not HTTP is told so in JSON."""
     with running.functions_framework() as server:
         assert server.post(review("opens")).status == 200
         with server.socket() as raw, contextlib.suppress(ConnectionError):
             raw.sendall(b"POST / HTTP/1.1\r\nX: " + b"x" * 200_000)
-            assert running.read_all(raw) == b""
+            assert running.read_all(raw).startswith(b"HTTP/1.1 431 ")
         assert b'"hint"' in server.send(b"EHLO audit\r\n\r\n")
         samples = server.metrics()
-        assert samples["kube_audit_function_connections_cut_total"] == 1
+        assert samples['kube_audit_function_requests_refused_total{reason="headers"}'] == 1
         assert samples['kube_audit_function_requests_refused_total{reason="http"}'] == 1
 
 
@@ -336,7 +337,10 @@ def test_knative_func_does_not_start_with_mistakes(capsys):
 class _Failing:
     """A recorder with a mistake in it, which quotes what it failed on."""
 
-    def line(self, review, *, received_ns, cluster):
+    def record(self, body, *, received_ns, cluster, work):
+        raise KeyError(f"s3cr3t of {body}")
+
+    def record_head(self, review, *, received_ns, cluster):
         raise KeyError(f"s3cr3t of {review.request.uid}")
 
 
@@ -351,7 +355,7 @@ def test_our_own_mistake_is_a_500_and_a_log_line_without_path_or_content(caplog,
     status, answer = asyncio.run(main())
     assert status == 500
     assert json.loads(answer).keys() == {"error", "hint"}
-    (record,) = [record for record in caplog.records if record.name == "audit.endpoint"]
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert "KeyError" in record.getMessage()
     assert any("test_hosts.py" in frame for frame in record.details)
     assert record.exc_info is None
@@ -377,22 +381,19 @@ def test_other_protocols_are_completed_or_refused():
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete", "websocket.close"]
 
 
-def test_large_bodies_in_flight_are_bounded():
+def test_large_bodies_in_flight_are_bounded(tmp_path, monkeypatch):
     """They count until they are recorded, not only until they have come."""
-    release = threading.Event()
-
-    class Slow:
-        def line(self, review, *, received_ns, cluster):
-            release.wait(10)
+    monkeypatch.setenv("PYTHONPATH", gated.HERE)
+    slow = gated.Gated(tmp_path)
 
     async def main():
-        application = Application(Slow(), body_bytes_max=64 << 20)
-        body = running.large(30 << 20)
-        calls = [asyncio.ensure_future(call(application, body, path="/")) for _ in range(5)]
+        application = Application(slow, body_bytes_max=32 << 20)
+        body = running.large(15 << 20)
+        calls = [asyncio.ensure_future(call(application, body, path="/")) for _ in range(4)]
         await asyncio.sleep(0.2)
-        assert application.intake.held.bytes == 5 * len(body)
+        assert application.intake.held.bytes == 4 * len(body)
 
-        parts = iter([(body[: 20 << 20], True), (body[20 << 20 :], False)])
+        parts = iter([(body[: 10 << 20], True), (body[10 << 20 :], False)])
         sent = []
 
         async def receive():
@@ -403,8 +404,8 @@ def test_large_bodies_in_flight_are_bounded():
             sent.append(message)
 
         await application(scope(), receive, send)
-        release.set()
-        assert [status for status, _ in await asyncio.gather(*calls)] == [200] * 5
+        slow.open_gate()
+        assert [status for status, _ in await asyncio.gather(*calls)] == [200] * 4
         assert application.intake.held.bytes == 0
         return sent[0]["status"]
 

@@ -7,7 +7,6 @@ import pathlib
 import re
 import threading
 import time
-import urllib.request
 from typing import get_args
 
 import pytest
@@ -209,13 +208,14 @@ def test_the_metrics_port_can_be_off():
         assert len(listening & {os.readlink(path) for path in (process / "fd").iterdir()}) == 1
 
 
-def test_a_scraper_gets_the_format_it_asks_for(server):
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{server.metrics_port}/metrics", headers={"Accept": "application/openmetrics-text"}
-    )
-    with urllib.request.urlopen(request) as response:
-        assert response.headers["Content-Type"].startswith("application/openmetrics-text")
-        assert response.read().endswith(b"# EOF\n")
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("HEAD", "/metrics", 200), ("POST", "/metrics", 405), ("GET", "/", 404)]
+)
+def test_the_metrics_port_has_one_route(server, method, path, status):
+    connection = http.client.HTTPConnection("127.0.0.1", server.metrics_port, timeout=10)
+    answer = running.ask(connection, method, path, None, {})
+    assert answer.status == status
+    assert bool(answer.body) == (method != "HEAD")
 
 
 def test_every_reason_is_there_from_the_start(tmp_path):

@@ -7,6 +7,7 @@ import string
 from pathlib import Path
 
 import pytest
+from counts import counts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_slow_matcher import level_of
@@ -334,17 +335,14 @@ def agrees_with_the_slow_matcher(tree, sent):
             assert level == "None" or decision.omit_managed_fields == omit
 
 
-@settings(max_examples=150, deadline=None)
-@given(policies, st.lists(reviews, min_size=1, max_size=12))
-def test_agrees_with_the_slow_matcher(tree, sent):
-    agrees_with_the_slow_matcher(tree, sent)
+@counts(150, 10_000)
+def test_agrees_with_the_slow_matcher(count):
+    @settings(max_examples=count, deadline=None)
+    @given(policies, st.lists(reviews, min_size=1, max_size=12))
+    def every(tree, sent):
+        agrees_with_the_slow_matcher(tree, sent)
 
-
-@pytest.mark.long
-@settings(max_examples=10_000, deadline=None)
-@given(policies, st.lists(reviews, min_size=1, max_size=12))
-def test_agrees_with_the_slow_matcher_at_length(tree, sent):
-    agrees_with_the_slow_matcher(tree, sent)
+    every()
 
 
 def recorded_reviews():

@@ -57,7 +57,9 @@ def test_docs_metrics_names_every_reason():
 def test_every_setting_and_metric_that_a_document_names_exists(path):
     text = path.read_text(encoding="utf-8")
     known = {setting.name for setting in every_setting()}
-    assert {name for name in re.findall(r"\bAUDIT_[A-Z0-9_]*[A-Z0-9]\b", text) if name not in known} == set()
+    named = set(re.findall(r"\bAUDIT_[A-Z0-9_]*[A-Z0-9]\b", text))
+    made_up = {"AUDIT_SYSLOG_URL"} if path.name == "CONTRIBUTING.md" else set()  # the sink that it adds
+    assert named - known == made_up
     stems = {name.removesuffix("_total") for name in families()}
     exposed = {stem + suffix for stem in stems for suffix in SUFFIXES}
     named = set(re.findall(r"\bkube_audit_(?:rest|function)_[a-z0-9_]*[a-z0-9]\b", text))

@@ -6,6 +6,7 @@ import base64
 import json
 
 import pytest
+from counts import counts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -225,13 +226,9 @@ def plant(examples):
     return sent
 
 
-def test_no_planted_secret_is_recorded():
-    assert plant(150) > 75
-
-
-@pytest.mark.long
-def test_no_planted_secret_is_recorded_long():
-    assert plant(2_000) > 1_000
+@counts(150, 2_000)
+def test_no_planted_secret_is_recorded(count):
+    assert plant(count) > count / 2
 
 
 @pytest.mark.parametrize("rule", range(3))

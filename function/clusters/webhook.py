@@ -14,7 +14,15 @@ import urllib.parse
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Failure", "Service", "WebhookError", "configuration", "excluded_by_default", "review_url", "template"]
+__all__ = [
+    "Failure",
+    "ServiceReference",
+    "WebhookError",
+    "configuration",
+    "excluded_by_default",
+    "review_url",
+    "template",
+]
 
 RECORD_PATH = "/log-request"
 Failure = ("Ignore", "Fail")
@@ -39,7 +47,7 @@ class WebhookError(ValueError):
     """What was asked for makes no valid configuration. The text never holds a token."""
 
 
-class Service(NamedTuple):
+class ServiceReference(NamedTuple):
     """A Service in the audited cluster: what ``clientConfig.service`` names."""
 
     namespace: str
@@ -87,7 +95,7 @@ def review_path(cluster: str, token: str) -> str:
 
 
 def configuration(
-    to: str | Service,
+    to: str | ServiceReference,
     *,
     cluster: str = "",
     token: str = "",
@@ -98,9 +106,9 @@ def configuration(
 ) -> str:
     """Return the configuration as YAML.
 
-    ``to`` is the endpoint's address (as for `review_url`) or a `Service`; ``ca`` the PEM certificates that the API
-    server is to trust, empty for those that its system trusts; ``excluded`` the namespaces that are not audited: None
-    for the template's, empty for none. Raises `WebhookError`.
+    ``to`` is the endpoint's address (as for `review_url`) or a `ServiceReference`; ``ca`` the PEM certificates that the
+    API server is to trust, empty for those that its system trusts; ``excluded`` the namespaces that are not audited:
+    None for the template's, empty for none. Raises `WebhookError`.
     """
     if failure_policy not in Failure:
         raise WebhookError(f"the failure policy is one of {', '.join(Failure)}")
@@ -115,9 +123,9 @@ def configuration(
     return _HEADER.format(what=what, visible=_VISIBLE if token else "") + _exclude(body, excluded)
 
 
-def _client(to: str | Service, cluster: str, token: str, ca: bytes) -> str:
+def _client(to: str | ServiceReference, cluster: str, token: str, ca: bytes) -> str:
     lines = []
-    if isinstance(to, Service):
+    if isinstance(to, ServiceReference):
         for part in (to.namespace, to.name):
             if not _DNS_LABEL.fullmatch(part):
                 raise WebhookError("--service is NAMESPACE/NAME: lower-case letters, digits and '-'")

@@ -12,5 +12,6 @@ COMMANDS = {
     "settings": "print every setting: value in force, default, meaning",
     "clusters": "add, rotate, show, remove, list, check: the clusters of a central endpoint, their tokens and webhooks",
     "policy": "check FILE: validate a policy; with --reviews, what each rule keeps and drops",
+    "reconcile": "compare the journal with the API server's own audit log: what each has that the other lacks",
     "render": "convert records to another format: render --format event < segment",
 }

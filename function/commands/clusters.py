@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from ..clusters import webhook
 from ..clusters.tokens import ClustersError, read_tokens
-from ..clusters.webhook import Service, WebhookError
+from ..clusters.webhook import ServiceReference, WebhookError
 from .clusters_check import check
 
 __all__ = ["main"]
@@ -205,11 +205,11 @@ def _address(url: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or 443
 
 
-def _service(text: str) -> Service:
+def _service(text: str) -> ServiceReference:
     text, _, port = text.partition(":")
     if port and not re.fullmatch("[0-9]{1,5}", port):
         raise WebhookError("--service is NAMESPACE/NAME or NAMESPACE/NAME:PORT")
-    return Service(*_pair(text, "--service"), int(port or 443))
+    return ServiceReference(*_pair(text, "--service"), int(port or 443))
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

@@ -23,10 +23,11 @@ from ..forwarding.forwarder import Forwarder
 from ..forwarding.sink import Sink, SinkError
 from ..forwarding.sinks import make_sinks
 from ..forwarding.trial import try_sink
-from ..metrics import Metrics, serve_metrics
+from ..metrics import Metrics
 from ..record.event_format import EventFormat
 from ..record.review_format import ReviewFormat
 from ..serving.forwarder_process import DRAIN
+from ..serving.metrics_port import MetricsPort
 from ..startup import settings_or_exit
 from .progress import Progress
 
@@ -196,7 +197,7 @@ def _reporter(settings: Settings, *, supervised: bool) -> Report:
     metrics = Metrics()
     metrics.forwarder_started(settings.forwarding.to)
     # In one pod with `serve` the port is taken, and says so in the log.
-    serve_metrics(metrics, settings.serving.metrics_port)
+    MetricsPort(metrics, settings.serving.metrics_port).start()
     return metrics.forwarder_status
 
 

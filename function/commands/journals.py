@@ -32,13 +32,18 @@ class Source:
 
     def blocks(self) -> Iterator[bytes]:
         """Return blocks of whole lines from where the last call stopped to what is the end now. Raises `OSError`."""
+        return (block for _, _, block in self.placed_blocks())
+
+    def placed_blocks(self) -> Iterator[tuple[int, int, bytes]]:
+        """Return the same blocks, each with the number of its segment (0: a file) and where in that it starts."""
         wanted = FIRST_BLOCK_BYTES
         while True:
             following = self._numbers(self._number + 1)  # before the read: a cut segment does not grow
             with contextlib.suppress(FileNotFoundError):  # retention was faster
                 while block := self._block(wanted):
+                    offset = self._offset
                     self._offset += len(block)
-                    yield block
+                    yield self._number, offset, block
                     wanted = min(2 * wanted, BLOCK_BYTES)
             if not following:
                 return
@@ -64,6 +69,12 @@ class Source:
         if numbers:
             self._number = numbers[low]
             self._offset = self._search(self._number, since_ns)
+
+    def line_at(self, number: int, offset: int) -> bytes:
+        """Return the line that starts at ``offset`` of segment ``number``. Raises `OSError`."""
+        with open(self._path(number), "rb") as file:
+            file.seek(offset)
+            return file.readline()
 
     def remaining(self) -> int:
         """Return how many bytes are there to be read."""

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from ..policy.loading import PolicyError, load
 from ..policy.matching import VERBS, Decision, Matcher
 from ..policy.objects import apply
-from ..policy.rules import GroupResources, Level, Policy, Rule, Stage
+from ..policy.policy import GroupResources, Level, Policy, Rule, Stage
 from ..review import HEAD_BYTES_MAX, BadReview, Beyond, Review, decode, degrade
 
 MATCHES_LENGTH_MAX = 80

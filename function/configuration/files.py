@@ -42,7 +42,7 @@ class Snapshot(NamedTuple):
 
     def recorder_of(self, cluster: str) -> Recorder:
         """Return the recorder of a cluster's reviews."""
-        return self.recorders.get(cluster, self.recorder) if self.recorders else self.recorder
+        return self.recorders.get(cluster, self.recorder)
 
 
 class Configuration:
@@ -51,9 +51,8 @@ class Configuration:
     A file that cannot be used ends the construction with `ConfigurationError`; later it changes nothing.
     """
 
-    def __init__(self, settings: RecordingSettings, *, degraded: Callable[[str], None]) -> None:
+    def __init__(self, settings: RecordingSettings) -> None:
         self._settings = settings
-        self._degraded = degraded
         self._policy = _at_start("AUDIT_POLICY_FILE", "docs/policy.md", self._load_policy)
         self._redactor = _at_start("AUDIT_REDACTION_FILE", "docs/redaction.md", self._load_redactor)
         self._clusters: tokens.Clusters | None = None
@@ -164,7 +163,7 @@ class Configuration:
         return Snapshot(self._clusters, recorder, self._new_recorders())
 
     def _new_recorder(self, policy_: policy.Policy, redactor: redaction.Redactor) -> Recorder:
-        return Recorder(policy_, redactor, self._format(), changes=self._settings.changes, degraded=self._degraded)
+        return Recorder(policy_, redactor, self._format(), changes=self._settings.changes)
 
     def _new_recorders(self) -> dict[str, Recorder]:
         return {

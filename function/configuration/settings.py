@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -32,6 +32,7 @@ __all__ = [
     "SinkTable",
     "Values",
     "every",
+    "filled",
     "load",
 ]
 
@@ -129,6 +130,7 @@ class Setting(NamedTuple):
 
 
 Values = Mapping[str, Any]
+Filled = TypeVar("Filled", bound=msgspec.Struct)
 
 
 class SinkSettings(NamedTuple):
@@ -169,7 +171,15 @@ def load(environ: Mapping[str, str], sinks: SinkTable) -> Settings:
         wrong += sink.mistakes(values, name in to)
     if wrong:
         raise SettingsError(wrong)
-    return _settings(values, {name: needed[name].read(values) for name in to})
+    return Settings(
+        serving=filled(ServingSettings, "SERVING", values),
+        recording=filled(RecordingSettings, "RECORDING", values),
+        journal=filled(JournalSettings, "JOURNAL", values),
+        forwarding=filled(
+            ForwardingSettings, "FORWARD", values, sinks={name: needed[name].read(values) for name in to}
+        ),
+        log_level=values["AUDIT_LOG_LEVEL"],
+    )
 
 
 def every(sinks: SinkTable) -> tuple[Setting, ...]:
@@ -192,44 +202,18 @@ def _parsed(settings: Iterable[Setting], environ: Mapping[str, str]) -> tuple[di
     return values, mistakes
 
 
-def _settings(values: Values, sinks: dict[str, Any]) -> Settings:
-    return Settings(
-        serving=ServingSettings(
-            port=values["PORT"],
-            metrics_port=values["AUDIT_METRICS_PORT"],
-            tls_cert_file=values["AUDIT_TLS_CERT_FILE"],
-            tls_key_file=values["AUDIT_TLS_KEY_FILE"],
-            drain_seconds=values["AUDIT_DRAIN_SECONDS"],
-        ),
-        recording=RecordingSettings(
-            format=values["AUDIT_FORMAT"],
-            body_bytes_max=values["AUDIT_BODY_BYTES_MAX"],
-            cluster_name=values["AUDIT_CLUSTER_NAME"],
-            clusters_dir=values["AUDIT_CLUSTERS_DIR"],
-            clusters_policy_dir=values["AUDIT_CLUSTERS_POLICY_DIR"],
-            clusters_redaction_dir=values["AUDIT_CLUSTERS_REDACTION_DIR"],
-            policy_file=values["AUDIT_POLICY_FILE"],
-            redaction_file=values["AUDIT_REDACTION_FILE"],
-            redaction_key_file=values["AUDIT_REDACTION_KEY_FILE"],
-            changes=values["AUDIT_CHANGES"],
-            event_status=values["AUDIT_EVENT_STATUS"],
-        ),
-        journal=JournalSettings(
-            dir=values["AUDIT_JOURNAL_DIR"],
-            fsync=values["AUDIT_FSYNC"],
-            segment_bytes_max=values["AUDIT_SEGMENT_BYTES_MAX"],
-            segment_age_max=values["AUDIT_SEGMENT_AGE_MAX"],
-            bytes_max=values["AUDIT_JOURNAL_BYTES_MAX"],
-            age_max=values["AUDIT_JOURNAL_AGE_MAX"],
-        ),
-        forwarding=ForwardingSettings(
-            to=values["AUDIT_FORWARD_TO"],
-            drain_seconds=values["AUDIT_FORWARD_DRAIN_SECONDS"],
-            batch_seconds=values["AUDIT_FORWARD_BATCH_SECONDS"],
-            sinks=sinks,
-        ),
-        log_level=values["AUDIT_LOG_LEVEL"],
-    )
+def filled(struct: type[Filled], section: str, values: Values, **more: Any) -> Filled:
+    """Return a struct whose fields are settings: ``bytes_max`` is ``AUDIT_JOURNAL_BYTES_MAX`` in the section JOURNAL.
+
+    Where the section has no such setting, the field is ``AUDIT_BYTES_MAX``, or else ``BYTES_MAX``. Fields in ``more``
+    are given.
+    """
+    for field in struct.__struct_fields__:
+        if field not in more:
+            name = field.upper()
+            candidates = (f"AUDIT_{section}_{name}", f"AUDIT_{name}", name)
+            more[field] = values[next(candidate for candidate in candidates if candidate in values)]
+    return struct(**more)
 
 
 def _contradictions(values: Values) -> list[Mistake]:

@@ -66,6 +66,10 @@ class Files:
         """Create the file ``path``, or empty it, and return its descriptor."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
 
+    def open_spare(self) -> int:
+        """Return a descriptor that is good for nothing but to be closed when another is needed."""
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
     def open_shared(self, path: str) -> int:
         """Open the file ``path``, which other processes write as well, to read and append; create it if need be."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)

@@ -34,6 +34,11 @@ SYNC_SECONDS = 1.0
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
+# Kept for the next segment, where something else in the process has taken every descriptor: it needs its own, and one
+# to sync the directory.
+SPARE_DESCRIPTORS = 2
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
+
 
 class Observer(Protocol):
     """What the journal tells about itself; counted in records, bytes and seconds."""
@@ -99,6 +104,7 @@ class Writer:
         self._segment: _OpenSegment | None = None
         self._number = 0
         self._lock_fd: int | None = None
+        self._spare: list[int] = []
         self._heartbeat = 0.0
         self._synced = 0.0
 
@@ -144,12 +150,15 @@ class Writer:
             with contextlib.suppress(OSError):
                 self._files.touch(f"{self.directory}/{LOCK}", 0)
         self._leave_directory()
+        self._release_spare()
 
     # -- its steps --------------------------------------------------------------------------------------------
 
     def _tick(self, now: float) -> float:
         if not self.opened and not self._open_journal():
             return SYNC_SECONDS
+        if len(self._spare) < SPARE_DESCRIPTORS:
+            self._take_spare()
         if self._segment and self._segment.unsynced and now - self._synced >= SYNC_SECONDS:
             self._sync_answered()
         if self._segment and 0 < self._limits.segment_age_max <= now - self._segment.opened:
@@ -290,6 +299,16 @@ class Writer:
             self._on_cut()
 
     def _open(self) -> _OpenSegment:
+        """Create the next segment; with the descriptors that are kept for it, where there are no others."""
+        try:
+            return self._create()
+        except OSError as error:
+            if error.errno not in _NO_DESCRIPTOR or not self._spare:
+                raise
+        self._release_spare()
+        return self._create()
+
+    def _create(self) -> _OpenSegment:
         """Create the next segment, and the directory before the first one. Raises `OSError`."""
         if self.directory is None:
             self._enter_new_directory()
@@ -348,6 +367,16 @@ class Writer:
             with contextlib.suppress(OSError):
                 self._files.close(self._lock_fd)
         self._lock_fd = self.directory = None
+
+    def _take_spare(self) -> None:
+        with contextlib.suppress(OSError):  # the next group tries again
+            while len(self._spare) < SPARE_DESCRIPTORS:
+                self._spare.append(self._files.open_spare())
+
+    def _release_spare(self) -> None:
+        while self._spare:
+            with contextlib.suppress(OSError):
+                self._files.close(self._spare.pop())
 
     def _complain(self, what: str, error: OSError) -> None:
         full = error.errno in _FULL

@@ -8,7 +8,7 @@ from __future__ import annotations
 from .loading import PolicyError, default, default_text, load
 from .matching import Decision, Matcher
 from .objects import apply, reduced
-from .rules import GroupResources, Level, Policy, Rule, Stage
+from .policy import GroupResources, Level, Policy, Rule, Stage
 
 __all__ = [
     "Decision",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
-from .rules import SHOWN_LENGTH_MAX, GroupResources, Level, Policy, Rule, Stage
+from .policy import SHOWN_LENGTH_MAX, GroupResources, Level, Policy, Rule, Stage
 
 API_VERSION = "audit.k8s.io/v1"
 KIND = "Policy"
@@ -39,13 +39,18 @@ class PolicyError(ValueError):
 
 def load(text: str | bytes) -> Policy:
     """Return the policy of a file's content, YAML or JSON. Raises `PolicyError` with every mistake in it."""
-    from .parsing import ParseError, parsed  # noqa: PLC0415 - YAML takes long to import; the built-in policy needs none
+    from .. import documents  # noqa: PLC0415 - YAML takes long to import; the built-in policy needs none
 
-    document = _Document()
     try:
-        policy = document.policy(parsed(text, document.warnings))
-    except ParseError as error:
-        raise PolicyError([str(error)]) from None
+        content = documents.read(text)
+    except documents.DocumentError as error:
+        raise PolicyError([f"file: {error}"]) from None
+    document = _Document()
+    for key, _ in content.twice:
+        document.warnings.append(f"{key[:SHOWN_LENGTH_MAX]}: appears twice in one mapping, the last one counts")
+    if not content.is_one:
+        document.warnings.append("file: only the first YAML document is read")
+    policy = document.policy(content.tree)
     if document.mistakes:
         raise PolicyError(document.mistakes, document.warnings)
     return policy

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..review import Request
-from .rules import GroupResources, Level, Policy, Rule, Stage
+from .policy import GroupResources, Level, Policy, Rule, Stage
 
 DECISIONS_MAX = 4096
 

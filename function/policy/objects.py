@@ -5,21 +5,22 @@ Objects are opened only as far as needed: the values beside the removed one stay
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 import msgspec
 from msgspec import Raw
 
+from ..json_tokens import scan
 from ..review import Review
+from ..work import Work
 from .matching import Decision
-from .rules import Level
+from .policy import Level
 
 _NULL = b"null"
 
 # The value of a member, as JSON, to its new value: the very same one to leave it, None to remove the member.
-_Edit: TypeAlias = Callable[[bytes], bytes | None]
+_Edit: TypeAlias = Callable[[bytes, Work | None], bytes | None]
 
 
 # Looking a member up in its Enum takes longer than the rest of `apply`.
@@ -36,7 +37,7 @@ def apply(review: Review, decision: Decision) -> Review:
     if not decision.omit_managed_fields:
         return review
     new, old = bytes(review.object), bytes(review.old_object)
-    new_without, old_without = without_managed_fields(new), without_managed_fields(old)
+    new_without, old_without = without_managed_fields(new, review.work), without_managed_fields(old, review.work)
     if new_without is new and old_without is old:
         return review
     return review.with_objects(new_without, old_without)
@@ -81,31 +82,33 @@ def identity(raw: bytes | Raw) -> bytes:
         return _NULL
 
 
-def without_managed_fields(source: bytes) -> bytes:
+def without_managed_fields(source: bytes, work: Work | None = None) -> bytes:
     """Return an object's JSON without metadata.managedFields, its own and, as in the API server, those of its items.
 
     The very same value when there are none. Every other member keeps its bytes.
     """
-    return _edited(source, _OF_LIST)
+    return _edited(source, _OF_LIST, work)
 
 
-def _without_in_items(source: bytes) -> bytes:
+def _without_in_items(source: bytes, work: Work | None) -> bytes:
     try:
         items = [bytes(item) for item in _list(source)]
     except (msgspec.DecodeError, RecursionError):
         return source  # a field of that name that is no list
-    kept = [_edited(item, _OF_OBJECT) for item in items]
+    if work is not None:
+        work.spend(len(items), len(source))
+    kept = [_edited(item, _OF_OBJECT, work) for item in items]
     if all(new is old for new, old in zip(kept, items, strict=True)):
         return source
     return b"[" + b",".join(kept) + b"]"
 
 
-_OF_METADATA: Mapping[str, _Edit] = {"managedFields": lambda _: None}
-_OF_OBJECT: Mapping[str, _Edit] = {"metadata": lambda source: _edited(source, _OF_METADATA)}
+_OF_METADATA: Mapping[str, _Edit] = {"managedFields": lambda _, __: None}
+_OF_OBJECT: Mapping[str, _Edit] = {"metadata": lambda source, work: _edited(source, _OF_METADATA, work)}
 _OF_LIST: Mapping[str, _Edit] = {**_OF_OBJECT, "items": _without_in_items}
 
 
-def _edited(source: bytes, edits: Mapping[str, _Edit]) -> bytes:
+def _edited(source: bytes, edits: Mapping[str, _Edit], work: Work | None) -> bytes:
     """Return a JSON object with the ``edits`` of its members, the very same value when they change nothing."""
     try:
         fields = _fields(source)
@@ -115,11 +118,11 @@ def _edited(source: bytes, edits: Mapping[str, _Edit]) -> bytes:
     if not present:
         return source
     if _encode(fields) != source:  # keys with escapes, keys that come twice, white space: encoding would lose them
-        return _edited_by_member(source, edits)
+        return _edited_by_member(source, edits, work)
     changed = False
     for name in present:
         old = bytes(fields[name])
-        new = edits[name](old)
+        new = edits[name](old, work)
         if new is None:
             del fields[name]
         elif new is not old:
@@ -128,25 +131,28 @@ def _edited(source: bytes, edits: Mapping[str, _Edit]) -> bytes:
     return _encode(fields) if changed else source
 
 
-def _edited_by_member(source: bytes, edits: Mapping[str, _Edit]) -> bytes:
+def _edited_by_member(source: bytes, edits: Mapping[str, _Edit], work: Work | None) -> bytes:
+    if work is not None:
+        work.spend(len(source) // _BYTES_OF_A_TOKEN, 0)
     members: list[bytes] = []
     changed = False
     for name, key, old in _members(source):
-        new = edits[name](old) if name in edits else old
+        new = edits[name](old, work) if name in edits else old
         changed |= new is not old
         if new is not None:
             members.append(key + new)
     return b"{" + b",".join(members) + b"}" if changed else source
 
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\],:]', re.DOTALL)
+# It can be as few.
+_BYTES_OF_A_TOKEN = 4
 
 
 def _members(source: bytes) -> Iterator[tuple[str, bytes, bytes]]:
     """Yield the name, the key with its colon, and the value of each member of a JSON object known to be valid."""
     depth = start = value = 0
     name: str | None = None
-    for token in _TOKEN.finditer(source):
+    for token in scan(source):
         text = token.group()
         if depth == 1 and name is None and text.startswith(b'"'):
             name, start = _string(text), token.start()

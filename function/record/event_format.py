@@ -44,12 +44,12 @@ class EventFormat:
     ) -> bytes:
         """Return the Event; see `Format`. At level Metadata nothing of the objects is in it."""
         request = review.request
-        told = _told(review)
+        facts = _facts_of(review)
         with_objects = level != "Metadata" and review.degraded is None
         status = b""
         if self._infer_status:
-            status = b',"responseStatus":{"metadata":{},"code":%d}' % _code(request, told.verb)
-            told.inferred.append("responseStatus")
+            status = b',"responseStatus":{"metadata":{},"code":%d}' % _code(request, facts.verb)
+            facts.inferred.append("responseStatus")
         body = _request_object(review) if with_objects else b""
         if not with_objects:
             changes = None
@@ -59,22 +59,22 @@ class EventFormat:
             _encode(level),
             _encode(request.uid),
             b'"stage":"ResponseStarted",' if request.operation == "CONNECT" else b'"stage":"ResponseComplete",',
-            told.uri.encode(),
-            told.verb.encode(),
+            facts.uri.encode(),
+            facts.verb.encode(),
             _user(request),
-            told.object_ref,
+            facts.object_ref,
             status,
             body,
             b'"requestReceivedTimestamp":"%b","stageTimestamp":"%b","annotations":%b'
             % (
                 microseconds(received_ns),
                 microseconds(now_ns),
-                _annotations(review, told, cluster, changes, old_object),
+                _annotations(review, facts, cluster, changes, old_object),
             ),
         )
 
 
-class _Told(msgspec.Struct, gc=False):
+class _Facts(msgspec.Struct, gc=False):
     """What a review tells of its request."""
 
     verb: str
@@ -102,7 +102,7 @@ class _User(msgspec.Struct, omit_defaults=True):
     extra: dict[str, list[str] | None] | None = None
 
 
-def _told(review: Review) -> _Told:
+def _facts_of(review: Review) -> _Facts:
     request = review.request
     # What the client asked for, not what the webhook's rules had it converted to.
     resource = request.requestResource or request.resource
@@ -144,7 +144,7 @@ def _told(review: Review) -> _Told:
         updated.resourceVersion,
         subresource,
     )
-    return _Told(verb_.name, path + query, _encode(reference), object_name, inferred)
+    return _Facts(verb_.name, path + query, _encode(reference), object_name, inferred)
 
 
 def _written(request: Request, manager: str) -> Metadata:
@@ -191,7 +191,7 @@ def _request_object(review: Review) -> bytes:
     return b"" if source == _NULL else b',"requestObject":' + source
 
 
-def _annotations(review: Review, told: _Told, cluster: str, changes: bytes | None, old_object: str | None) -> bytes:
+def _annotations(review: Review, facts: _Facts, cluster: str, changes: bytes | None, old_object: str | None) -> bytes:
     """Return the annotations as JSON, in the order of their names, as the API server has them."""
     request, degraded = review.request, review.degraded
     annotations = {"authorization.k8s.io/decision": "allow"}
@@ -201,18 +201,18 @@ def _annotations(review: Review, told: _Told, cluster: str, changes: bytes | Non
         annotations[PREFIX + "changes"] = changes.decode()
     if cluster:
         annotations[PREFIX + "cluster"] = cluster
-    if told.verb == "deletecollection":
-        annotations[PREFIX + "collection-item"] = told.object_name
+    if facts.verb == "deletecollection":
+        annotations[PREFIX + "collection-item"] = facts.object_name
     if degraded is not None:
         annotations[PREFIX + "degraded"] = degraded.reason
         annotations[PREFIX + "degraded-bytes"] = str(degraded.bytes)
         annotations[PREFIX + "degraded-sha256"] = degraded.sha256
     if request.dryRun:
         annotations[PREFIX + "dry-run"] = "true"
-    if told.verb == "create" and told.object_name:
-        annotations[PREFIX + "generated-name"] = told.object_name
-    if told.inferred:
-        annotations[PREFIX + "inferred"] = ",".join(told.inferred)
+    if facts.verb == "create" and facts.object_name:
+        annotations[PREFIX + "generated-name"] = facts.object_name
+    if facts.inferred:
+        annotations[PREFIX + "inferred"] = ",".join(facts.inferred)
     if changes == b"[]":
         annotations[PREFIX + "no-op"] = "true"
     if old_object is not None:

@@ -11,6 +11,9 @@ from msgspec import Raw
 
 from ..review import Resource
 
+# What is longer than anything in Kubernetes is not remembered: a sender chooses it.
+REMEMBERED_LENGTH_MAX = 1024
+
 __all__ = ["Sent", "connection", "known_timeout", "path", "sent"]
 
 # What Go's net/url leaves as it is in a path, beside letters, digits and -_.~
@@ -23,7 +26,9 @@ def path(resource: Resource, subresource: str, namespace: str, name: str) -> str
 
     A Namespace's own namespace is its name, and is no part of its path.
     """
-    return _collection(resource.group, resource.version, namespace, resource.resource) + (
+    names = (resource.group, resource.version, namespace, resource.resource)
+    collection = _collection if sum(map(len, names)) <= REMEMBERED_LENGTH_MAX else _collection.__wrapped__
+    return collection(*names) + (
         (f"/{_segment(name)}" if name else "") + (f"/{_segment(subresource)}" if subresource else "")
     )
 
@@ -60,7 +65,8 @@ _options = msgspec.json.Decoder(_Options).decode
 
 def sent(options: Raw) -> Sent:
     """Return what CreateOptions or UpdateOptions tell. Clients send DeleteOptions as the body, not as a query."""
-    return _sent(bytes(options))
+    given = bytes(options)
+    return _sent(given) if len(given) <= REMEMBERED_LENGTH_MAX else _sent.__wrapped__(given)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -11,6 +11,8 @@ from .timestamps import nanoseconds
 
 __all__ = ["ReviewFormat"]
 
+_RECEIVED = b',"requestReceivedTimestamp":"'
+
 
 class ReviewFormat:
     """A `Format`. Behind ``request``: requestReceivedTimestamp, and cluster, changes, degraded where they apply."""
@@ -27,8 +29,8 @@ class ReviewFormat:
             more += b',"degraded":' + orjson.dumps(
                 {"reason": review.degraded.reason, "bytes": review.degraded.bytes, "sha256": review.degraded.sha256}
             )
-        received = nanoseconds(received_ns)
-        return b'%b%b,"requestReceivedTimestamp":"%b"%b}\n' % (PREFIX, review.request_bytes(), received, more)
+        # Joined: with % it takes twice as long.
+        return b"".join((PREFIX, review.request_bytes(), _RECEIVED, nanoseconds(received_ns), b'"', more, b"}\n"))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -1,7 +1,7 @@
 """All paths that the rules have for one resource, merged: an automaton that walks an object beside the redactor.
 
-Each place of an object is met by one `Level`, whatever number of paths leads through it, and its fields cost a
-dictionary look-up each. Levels are made when they are first needed.
+Each place of an object has one `Place`, however many paths lead through it, and its fields cost a dictionary look-up
+each. Places are made when they are first needed.
 """
 
 from __future__ import annotations
@@ -14,24 +14,28 @@ from msgspec import Raw
 from .paths import AnyDepth, Field, Glob, Items, Path, Step, Where
 from .rules import Action, Rules
 
-__all__ = ["Form", "Level", "plan"]
+__all__ = ["Form", "Place", "matching", "plan"]
 
 # (group, resource, subresource)
 Form = tuple[str, str, str]
 
 # Patterns can meet in more combinations than are worth keeping.
-LEVELS_MAX = 256
+PLACES_MAX = 256
 
 
-def plan(rules: Rules, forms: tuple[Form, ...], kind: str) -> Level | None:
-    """Return the level of whole objects of a resource, named by its forms and kind; None if no rule is for it."""
-    matching = [rule for rule in rules.rules if rule.match(forms, kind)]
-    if not matching:
+def matching(rules: Rules, forms: tuple[Form, ...], kinds: tuple[str, ...]) -> tuple[int, ...]:
+    """Return which rules are for a resource, named by its forms and kinds."""
+    return tuple(index for index, rule in enumerate(rules.rules) if any(rule.match(forms, kind) for kind in kinds))
+
+
+def plan(rules: Rules, indexes: tuple[int, ...]) -> Place | None:
+    """Return the place of whole objects that these rules are for; None where there are none."""
+    if not indexes:
         return None
     metadata, annotations = Field(Glob("metadata")), Field(Glob("annotations"))
-    starts = [_linked(path, rule.action) for rule in matching for path in rule.fields]
+    starts = [_linked(path, rule.action) for rule in map(rules.rules.__getitem__, indexes) for path in rule.fields]
     starts += [_linked((metadata, annotations, Field(Glob(name))), "redact") for name in rules.applied_annotations]
-    return Level({node: None for start in starts for node in _open(start)}, {})
+    return Place({node: None for start in starts for node in _open(start)}, {})
 
 
 class _Node(msgspec.Struct, frozen=True, eq=False):
@@ -49,16 +53,16 @@ _Nodes = tuple[_Node, ...]
 _NONE: _Nodes = ()
 
 
-class Level:
+class Place:
     """What the rules want at one place of an object.
 
     ``wants_object`` and ``wants_list`` say which type a path counts on here: a value of another type than that is
     not what the rule's author knew, and must be blanked whole.
     """
 
-    def __init__(self, nodes: Iterable[_Node], known: dict[frozenset[_Node], Level]) -> None:
+    def __init__(self, nodes: Iterable[_Node], known: dict[frozenset[_Node], Place]) -> None:
         self._known = known
-        self._next: dict[_Nodes, tuple[Action | None, Level | None]] = {}
+        self._next: dict[_Nodes, tuple[Action | None, Place | None]] = {}
         self._deep = tuple(node for node in nodes if isinstance(node.step, AnyDepth))
         self._elements = tuple(node for node in nodes if isinstance(node.step, Items | Where))
         self._patterns: list[tuple[Glob, _Node]] = []
@@ -69,15 +73,15 @@ class Level:
         self.wants_object = any(isinstance(node.step, Field) and not node.loose for node in nodes)
         self.wants_list = any(not node.loose for node in self._elements)
 
-    def field(self, name: str) -> tuple[Action | None, Level | None]:
-        """Return what to do with the field ``name``, else the level inside it (None: nothing is wanted there)."""
+    def field(self, name: str) -> tuple[Action | None, Place | None]:
+        """Return what to do with the field ``name``, else the place inside it (None: nothing is wanted there)."""
         folded = name.casefold()
         nodes = self._names.get(folded, _NONE)
         if self._patterns:
             nodes += tuple(node for glob, node in self._patterns if glob.matches(folded))
         return self._next.get(nodes) or self._follow(nodes)
 
-    def element(self, index: int, element: Raw) -> tuple[Action | None, Level | None]:
+    def element(self, index: int, element: Raw) -> tuple[Action | None, Place | None]:
         """Return the same for an element of a list."""
         nodes = tuple(node for node in self._elements if _is_element(node.step, index, element))
         return self._next.get(nodes) or self._follow(nodes)
@@ -88,7 +92,7 @@ class Level:
         else:
             self._names[name.literal] = (*self._names.get(name.literal, _NONE), node)
 
-    def _follow(self, nodes: _Nodes) -> tuple[Action | None, Level | None]:
+    def _follow(self, nodes: _Nodes) -> tuple[Action | None, Place | None]:
         actions = {node.then for node in nodes if not isinstance(node.then, _Node)}
         if actions:
             return self._kept(nodes, ("remove" if "remove" in actions else "redact", None))
@@ -96,13 +100,13 @@ class Level:
         inner = {node: None for start in (*self._deep, *ahead) for node in _open(start)}
         if not inner:
             return self._kept(nodes, (None, None))
-        level = self._known.get(frozenset(inner)) or Level(inner, self._known)
-        if len(self._known) < LEVELS_MAX:
-            self._known[frozenset(inner)] = level
-        return self._kept(nodes, (None, level))
+        place = self._known.get(frozenset(inner)) or Place(inner, self._known)
+        if len(self._known) < PLACES_MAX:
+            self._known[frozenset(inner)] = place
+        return self._kept(nodes, (None, place))
 
-    def _kept(self, nodes: _Nodes, following: tuple[Action | None, Level | None]) -> tuple[Action | None, Level | None]:
-        if len(self._next) < LEVELS_MAX:
+    def _kept(self, nodes: _Nodes, following: tuple[Action | None, Place | None]) -> tuple[Action | None, Place | None]:
+        if len(self._next) < PLACES_MAX:
             self._next[nodes] = following
         return following
 

@@ -91,14 +91,17 @@ def load(text: str | bytes) -> Rules:
 
     Raises `RulesError` with all mistakes.
     """
-    from .parsing import ParseError, parsed  # noqa: PLC0415 - YAML takes long to import; the built-in rules need none
+    from .. import documents  # noqa: PLC0415 - YAML takes long to import; the built-in rules need none
 
     try:
-        document = parsed(text)
-    except ParseError as error:
-        raise RulesError([str(error)]) from None
+        document = documents.read(text)
+    except documents.DocumentError as error:
+        raise RulesError([f"the file: {error}"]) from None
     check = _Check()
-    rules, applied, replaces = check.document(document)
+    check.mistakes += [f"line {line}: duplicate key {key!r}" for key, line in document.twice]
+    if not document.is_one:
+        check.mistakes.append("the file: holds more than one YAML document")
+    rules, applied, replaces = check.document(document.tree)
     if check.mistakes:
         raise RulesError(check.mistakes)
     if replaces and applied is not None:

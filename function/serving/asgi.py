@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from ..configuration.settings import BODY_BYTES_HARD_MAX
 from .endpoint import Endpoint, Head
+from .intake import JSON
 
 __all__ = ["Receive", "Scope", "Send", "answer_request"]
 
@@ -23,7 +24,7 @@ async def answer_request(endpoint: Endpoint, scope: Scope, receive: Receive, sen
         await _answer_other_protocols(scope, receive, send)
         return
     caller = _Caller(scope.get("client"))
-    exchange = endpoint.begin(_head(scope), caller)
+    exchange = endpoint.begin(*_head(scope), caller)
     if exchange is not None:
         exchange.wait()
         while not caller.answered.done():
@@ -35,10 +36,10 @@ async def answer_request(endpoint: Endpoint, scope: Scope, receive: Receive, sen
                 if not caller.answered.done():
                     return
                 break
-            exchange.take(message.get("body", b""))
             if not message.get("more_body"):
-                exchange.end()
+                exchange.end(message.get("body", b""))
                 break
+            exchange.take(message.get("body", b""))
     await _send(await caller.answered, send)
 
 
@@ -46,7 +47,7 @@ class _Answer(NamedTuple):
     status: int
     body: bytes
     close: bool
-    allow: bytes
+    headers: bytes
 
 
 class _Caller:
@@ -56,19 +57,19 @@ class _Caller:
         self.client = client
         self.answered: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
 
-    def answer(self, status: int, body: bytes, *, close: bool, allow: bytes = b"") -> None:
+    def answer(self, status: int, body: bytes, *, close: bool, headers: bytes = JSON) -> None:
         if not self.answered.done():  # the task was cancelled: nobody waits
-            self.answered.set_result(_Answer(status, body, close, allow))
+            self.answered.set_result(_Answer(status, body, close, headers))
 
 
-def _head(scope: Scope) -> Head:
+def _head(scope: Scope) -> tuple[Head, int]:
     content_type, length = b"", 0
     for name, value in scope["headers"]:
         if name == b"content-type":
             content_type = value
         elif name == b"content-length":
             length = int(value) if value.isdigit() and len(value) < 19 else BODY_BYTES_HARD_MAX + 1
-    return Head(scope["method"], scope["path"], scope["query_string"], content_type, length)
+    return Head(scope["method"].encode(), scope["path"], scope["query_string"], content_type), length
 
 
 async def _next(receive: Receive, answered: asyncio.Future[_Answer]) -> Message | None:
@@ -82,11 +83,10 @@ async def _next(receive: Receive, answered: asyncio.Future[_Answer]) -> Message 
 
 
 async def _send(answer: _Answer, send: Send) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
+    headers = [tuple(line.split(b": ", 1)) for line in answer.headers.splitlines()]
+    headers.append((b"content-length", b"%d" % len(answer.body)))
     if answer.close:
         headers.append((b"connection", b"close"))
-    if answer.allow:
-        headers.append((b"allow", answer.allow))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from typing import Protocol
+from collections import Counter
+from typing import Any, Protocol
 
 from ..clusters.tokens import Cluster
 from ..configuration.settings import BODY_BYTES_HARD_MAX
@@ -68,61 +69,98 @@ class Body:
         return self._oversized or b"".join(self._parts)
 
 
+class Holder(Protocol):
+    """Whose bytes are held."""
+
+    cluster: Cluster
+    caller: Any
+
+
 class Held:
-    """How many bytes of long bodies are in memory, of all clusters together. At most ``bytes_max`` may be."""
+    """How many bytes of long bodies are in memory, of all callers together. At most ``bytes_max`` may be."""
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes = 0
         self._bytes_max = bytes_max
+        self._by_client: Counter[str] = Counter()
 
-    def add(self, cluster: Cluster, size: int) -> None:
-        """Count ``size`` more bytes of a cluster (fewer, where it is negative)."""
+    def add(self, holder: Holder, size: int) -> None:
+        """Count ``size`` more bytes (fewer, where it is negative)."""
         self.bytes += size
-        cluster.body_bytes += size
+        holder.cluster.body_bytes += size
+        _count(self._by_client, holder.caller, size)
 
-    def check(self, cluster: Cluster, own: int, *, shared: bool) -> None:
-        """Raise `Refusal` when too many bytes are held, or, where clusters share, too many of this one.
+    def check(self, holder: Holder, own: int, *, shared: bool) -> None:
+        """Raise `Refusal` when too many bytes are held, or too many of this one's.
 
-        The only body of a cluster, of ``own`` bytes, may have all that is free: a single one can be large.
+        Those who share are clusters, where there are several, else clients, by address. The only body of one, of
+        ``own`` bytes, may have all that is free: a single one can be large.
         """
         free = self._bytes_max - self.bytes
         if free < 0:
             raise Refusal("overloaded")
-        if shared and cluster.body_bytes > max(free, own):
-            cluster.beyond_share += 1
-            raise Refusal("share")
+        of_all = holder.cluster.body_bytes if shared else self._by_client[_address(holder.caller)]
+        if of_all > max(free, own):
+            holder.cluster.beyond_share += 1
+            raise Refusal("share" if shared else "overloaded")
 
 
 class Expiring(Protocol):
-    """A request whose body is still to come, until ``deadline`` (in the clock of `time.monotonic`) at the latest."""
+    """A request whose body is still to come, until ``expires`` (in the clock of `time.monotonic`) at the latest."""
 
-    deadline: float
+    expires: float
+    caller: Any
 
     def expire(self) -> None:
-        """The deadline has passed."""
+        """The time has passed, or others have more need of it; discards itself."""
 
 
 class Waiting:
-    """Requests that wait for their bodies, with one timer for all: a timer each would cost more than the review."""
+    """Requests that wait for their bodies, with one timer for all: a timer each would cost more than the review.
 
-    def __init__(self) -> None:
-        self._requests: set[Expiring] = set()
+    Of one client, by address, at most ``most_of_client`` may wait; its oldest gives way to one more. Bodies follow
+    their heads within milliseconds, so those that wait for long are not the ones to be missed.
+    """
+
+    def __init__(self, most_of_client: int) -> None:
+        self._by_client: dict[str, dict[Expiring, None]] = {}  # in the order of their coming
+        self._most_of_client = most_of_client
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, request: Expiring) -> None:
         """Let ``request`` expire unless it is discarded before."""
-        self._requests.add(request)
+        requests = self._by_client.setdefault(_address(request.caller), {})
+        if len(requests) >= self._most_of_client:
+            next(iter(requests)).expire()
+        requests[request] = None
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(EXPIRY_SECONDS, self._expire)
 
     def discard(self, request: Expiring) -> None:
         """Its body is here, or nobody waits for it any more."""
-        self._requests.discard(request)
+        address = _address(request.caller)
+        requests = self._by_client.get(address, {})
+        requests.pop(request, None)
+        if not requests:
+            self._by_client.pop(address, None)
 
     def _expire(self) -> None:
         now = time.monotonic()
-        for request in [request for request in self._requests if request.deadline <= now]:
-            self._requests.discard(request)
-            request.expire()
+        waiting = [request for requests in self._by_client.values() for request in requests]
+        for request in waiting:
+            if request.expires <= now:
+                request.expire()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(EXPIRY_SECONDS, self._expire) if self._requests else None
+        self._timer = loop.call_later(EXPIRY_SECONDS, self._expire) if self._by_client else None
+
+
+def _count(by_client: Counter[str], caller: Any, more: int) -> None:
+    address = _address(caller)
+    by_client[address] += more
+    if not by_client[address]:
+        del by_client[address]
+
+
+def _address(caller: Any) -> str:
+    """Return the address of a client: those of one host share what is bounded by client."""
+    return str(caller.client[0]) if caller.client else ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import urllib.parse
-from typing import NamedTuple
+
+import msgspec
 
 from ..clusters.tokens import Cluster
 from ..configuration.settings import BODY_BYTES_HARD_MAX
@@ -13,27 +14,28 @@ from ..configuration.units import parse_seconds
 from ..journal import Journal
 from ..metrics import Metrics
 from .bounds import Bounds
-from .intake import Caller, Exchange, Intake
+from .intake import JSON, Caller, Exchange, Intake
 from .refusals import RECORD_PATH, Refusal, body_of
 from .throttle import Throttle
 
-__all__ = ["PROBES", "Endpoint", "Head", "is_json"]
+__all__ = ["PROBES", "Endpoint", "Head"]
 
 PROBES = {"/healthz": "alive", "/_/health": "alive", "/readyz": "ready", "/_/ready": "ready"}
 
 # A webhook's timeoutSeconds is 1 to 30, 10 by default; a share of it is left for the way back.
 TIMEOUT_SECONDS_MIN, TIMEOUT_SECONDS_DEFAULT, TIMEOUT_SECONDS_MAX = 1.0, 10.0, 30.0
 MARGIN_SHARE, MARGIN_SECONDS_MAX = 0.1, 0.5
+# Those that are remembered; an API server has one query, for each webhook.
+BUDGETS_MAX, BUDGET_QUERY_BYTES_MAX = 256, 256
 
 
-class Head(NamedTuple):
-    """What matters of a request's head. ``length`` is in bytes, 0 where the head does not say."""
+class Head(msgspec.Struct, gc=False):
+    """What matters of a request's head, but for the length of its body."""
 
-    method: str
+    method: bytes
     path: str
     query: bytes
     content_type: bytes
-    length: int
 
 
 class Endpoint:
@@ -51,8 +53,11 @@ class Endpoint:
         self._refusals_held = 0
         self._budgets: dict[bytes, float] = {}
 
-    def begin(self, head: Head, caller: Caller) -> Exchange | None:
-        """Return where the body of a review goes; None for what is answered by its head alone, now or soon."""
+    def begin(self, head: Head, length: int, caller: Caller) -> Exchange | None:
+        """Return where the body of a review goes; None for what is answered by its head alone, now or soon.
+
+        ``length`` is what the head says of the body, in bytes; 0 where it does not.
+        """
         if head.path in PROBES:
             self._answer_probe(head, caller)
             return None
@@ -60,8 +65,11 @@ class Endpoint:
         cluster = None
         try:
             cluster = self._cluster_of(head)
-            _check(head)
-            return self.intake.open(cluster, self._budget(head.query), caller)
+            if head.content_type != b"application/json" and not _is_json(head.content_type):
+                raise Refusal("content_type")
+            if length > BODY_BYTES_HARD_MAX:
+                raise Refusal("too_large")
+            return Exchange(self.intake, cluster, self._budget(head.query), caller)
         except Exception as error:  # noqa: BLE001 - a framework would log our own mistake with the path
             if cluster is not None:
                 cluster.refused += 1
@@ -96,7 +104,7 @@ class Endpoint:
             if known is None:
                 raise Refusal("cluster")
             cluster = known
-        if head.method != "POST":
+        if head.method != b"POST":
             if clusters is not None:
                 cluster.refused += 1
             raise Refusal("method")
@@ -108,14 +116,15 @@ class Endpoint:
         if budget is None:
             timeout = min(max(_timeout(query), TIMEOUT_SECONDS_MIN), TIMEOUT_SECONDS_MAX)
             budget = timeout - min(timeout * MARGIN_SHARE, MARGIN_SECONDS_MAX)
-            if len(self._budgets) < 256:
+            if len(self._budgets) < BUDGETS_MAX and len(query) <= BUDGET_QUERY_BYTES_MAX:
                 self._budgets[query] = budget
         return budget
 
     def _answer_probe(self, head: Head, caller: Caller) -> None:
         close = self.intake.draining
-        if head.method not in ("GET", "HEAD"):
-            caller.answer(405, body_of("method not allowed", "probe with GET"), close=close, allow=b"GET, HEAD")
+        if head.method not in (b"GET", b"HEAD"):
+            headers = JSON + b"allow: GET, HEAD\r\n"
+            caller.answer(405, body_of("method not allowed", "probe with GET"), close=close, headers=headers)
         elif PROBES[head.path] == "alive":
             caller.answer(200, b'{"status":"alive"}', close=close)
         else:
@@ -154,21 +163,13 @@ class Endpoint:
         self._answer(refusal, caller)
 
     def _answer(self, refusal: Refusal, caller: Caller) -> None:
-        allow = b"POST" if refusal.status == 405 else b""
-        caller.answer(refusal.status, refusal.body(), close=refusal.close or self.intake.draining, allow=allow)
+        headers = JSON + b"allow: POST\r\n" if refusal.status == 405 else JSON
+        caller.answer(refusal.status, refusal.body(), close=refusal.close or self.intake.draining, headers=headers)
 
 
-def is_json(content_type: bytes) -> bool:
+def _is_json(content_type: bytes) -> bool:
     """Return whether a Content-Type header says JSON."""
-    return content_type == b"application/json" or content_type.split(b";")[0].strip().lower() == b"application/json"
-
-
-def _check(head: Head) -> None:
-    """Raise `Refusal` for a head that no API server sends."""
-    if not is_json(head.content_type):
-        raise Refusal("content_type")
-    if head.length > BODY_BYTES_HARD_MAX:
-        raise Refusal("too_large")
+    return content_type.split(b";")[0].strip().lower() == b"application/json"
 
 
 def _timeout(query: bytes) -> float:

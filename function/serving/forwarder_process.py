@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import random
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from typing import IO
 
 from ..configuration.settings import ForwardingSettings
 from ..metrics import Metrics
+from .child import child_environment, python_command
 
 __all__ = ["COMMAND", "DRAIN", "ForwarderProcess"]
 
@@ -103,17 +102,15 @@ class ForwarderProcess:
             wait = min(wait * 2, RESTART_SECONDS_MAX)
 
     def _spawn(self) -> subprocess.Popen[bytes] | None:
-        package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        path = os.pathsep.join(filter(None, [os.path.dirname(package), os.environ.get("PYTHONPATH", "")]))
         with self._lock:
             if self._stopping.is_set():
                 return None
             try:
                 self._child = subprocess.Popen(  # noqa: S603 - our own program
-                    [sys.executable, "-m", os.path.basename(package), *COMMAND],
+                    python_command("", COMMAND),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    env={**os.environ, "PYTHONPATH": path},
+                    env=child_environment(),
                 )
             except OSError as error:
                 log.error("forward: cannot start the forwarder: %s", error.strerror)

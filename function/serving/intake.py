@@ -1,8 +1,7 @@
 """What happens to a review, from its body to the answer: the one way, and the only caller of the recorder.
 
-`Intake.open` begins an `Exchange`, which takes the body and ends with one answer: 200 once the record is stored, or
-where the policy wants none, else a refusal. Long bodies are worked on beside the event loop, one at a time, with the
-same steps.
+An `Exchange` is begun for each review, which takes the body and ends with one answer: 200 once the record is stored, or
+where the policy wants none, else a refusal. What takes long is done beside the event loop, with the same steps.
 """
 
 from __future__ import annotations
@@ -20,14 +19,21 @@ from ..clusters.tokens import Cluster
 from ..configuration.files import Snapshot
 from ..journal import Entry, Journal
 from ..metrics import Metrics
-from ..review import Beyond, Review, answer, decode, degrade
+from ..recorder import Recorded
+from ..review import answer, degrade
+from ..work import TooCostly, Work
+from .aside import Aside, TookTooMuch
 from .bodies import Body, Held, Oversized, Waiting
 from .bounds import Bounds
 from .refusals import Refusal, refusal_of
 
-__all__ = ["Caller", "Exchange", "Intake"]
+__all__ = ["JSON", "Caller", "Exchange", "Intake"]
 
 log = logging.getLogger("audit.endpoint")
+
+
+# The header lines of an answer, each with its line break.
+JSON = b"content-type: application/json\r\n"
 
 
 class Caller(Protocol):
@@ -35,8 +41,8 @@ class Caller(Protocol):
 
     client: tuple[str, int] | None
 
-    def answer(self, status: int, body: bytes, *, close: bool, allow: bytes = b"") -> None:
-        """Answer; ``close`` ends the connection, ``allow`` is the header of that name. Must not raise."""
+    def answer(self, status: int, body: bytes, *, close: bool, headers: bytes = JSON) -> None:
+        """Answer; ``close`` ends the connection. Must not raise."""
 
 
 class Intake:
@@ -53,51 +59,63 @@ class Intake:
         self.configuration = configuration
         self.draining = False
         self.body_bytes_max = body_bytes_max
-        self.held = Held(bounds.bodies_in_flight_bytes)
-        self.waiting = Waiting()
+        self.held = Held(max(bounds.bodies_in_flight_bytes, 2 * body_bytes_max))
+        self.waiting = Waiting(bounds.connections // 2)
+        self.body_begins_seconds = bounds.body_begins_seconds
         self._journal = journal
         self._metrics = metrics
         self._bounds = bounds
         self._in_flight = 0
-        self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit-large")
-        self._aside_tasks: set[asyncio.Task[None]] = set()
+        self._aside = Aside(bounds, body_bytes_max=body_bytes_max)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit-head")
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def open(self, cluster: Cluster, seconds: float, caller: Caller) -> Exchange:
-        """Return the exchange of one review, to be answered within ``seconds`` from now. Raises `Refusal`."""
-        free = self._bounds.requests_in_flight - self._in_flight
-        if free <= 0:
-            raise Refusal("overloaded")
-        if self.configuration.clusters is not None and cluster.in_flight >= free:
-            cluster.beyond_share += 1
-            raise Refusal("share")
-        self._in_flight += 1
-        cluster.in_flight += 1
-        return Exchange(self, cluster, seconds, caller)
+    def close(self) -> None:
+        """End what works beside us."""
+        self._aside.end()
 
     # -- the steps, in their order ----------------------------------------------------------------------------
 
     def record(self, exchange: Exchange, body: bytes | Oversized) -> None:
-        """Record the review of a body that is here, and answer."""
+        """Record the review of a body that is here, and answer: now, or when the journal has it (`Exchange.done`)."""
         try:
-            if isinstance(body, bytes) and len(body) < self._bounds.large_body_bytes:
-                self._store(exchange, self._line(exchange, body))
+            self._admit(exchange)
+            if isinstance(body, bytes) and len(body) <= self._bounds.loop_body_bytes:
+                try:
+                    self._store(exchange, self._recorded(exchange, body))
+                except TooCostly:
+                    self._record_aside(exchange, body)
             else:
                 self._record_aside(exchange, body)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends as an answer
             self.refuse(exchange, error)
 
-    def _line(self, exchange: Exchange, body: bytes | Oversized) -> bytes | None:
-        """Return the review's record, None for one that the policy does not want. Raises `Refusal`, `BadReview`."""
-        review = _review(body)
-        exchange.uid = review.request.uid
-        if review.degraded is not None:
-            self._metrics.degraded(review.degraded.reason)
-        cluster = exchange.cluster.name
-        recorder = self.configuration.recorder_of(cluster)
-        return recorder.line(review, received_ns=exchange.received_ns, cluster=cluster)
+    def _admit(self, exchange: Exchange) -> None:
+        """Give the review a place among those in flight: its body is here. Raises `Refusal`."""
+        free = self._bounds.requests_in_flight - self._in_flight
+        cluster = exchange.cluster
+        if cluster.in_flight >= free:
+            if free <= 0:
+                raise Refusal("overloaded")
+            if self.configuration.clusters is not None:
+                cluster.beyond_share += 1
+                raise Refusal("share")
+        self._in_flight += 1
+        cluster.in_flight += 1
+        exchange.has_place = True
 
-    def _store(self, exchange: Exchange, line: bytes | None) -> None:
-        """Hand the line to the journal; `Exchange.done` goes on from there. Raises `Refusal`, `Overloaded`."""
+    def _recorded(self, exchange: Exchange, body: bytes) -> Recorded:
+        """Return what becomes of the review, at once. Raises `BadReview`, `TooCostly`."""
+        bounds, configuration, name = self._bounds, self.configuration, exchange.cluster.name
+        work = Work(bounds.loop_steps) if len(body) > bounds.loop_uncounted_bytes else None
+        recorder = configuration.recorders.get(name, configuration.recorder)
+        return recorder.record(body, received_ns=exchange.received_ns, cluster=name, work=work)
+
+    def _store(self, exchange: Exchange, recorded: Recorded) -> None:
+        """Hand the line to the journal. Raises `Refusal`, `Overloaded`."""
+        exchange.uid, line, degraded = recorded
+        if degraded:
+            self._metrics.degraded(degraded)
         if line is None:
             self._metrics.omitted("policy")
             self.allow(exchange)
@@ -105,42 +123,36 @@ class Intake:
         exchange.line = line
         exchange.size = size = len(line)
         cluster = exchange.cluster
-        waiting = cluster.pending_bytes
         # A cluster that waits for nothing may have all that the journal takes: records can be large.
-        if waiting and self.configuration.clusters is not None:
+        if cluster.pending_bytes and self.configuration.clusters is not None:
             free = self._journal.pending_bytes_max - self._journal.pending_bytes
-            if waiting + size > free:
+            if cluster.pending_bytes + size > free:
                 cluster.beyond_share += 1
                 raise Refusal("share")
         self._journal.submit(exchange)
         cluster.pending_bytes += size
 
-    def stored(self, exchange: Exchange, error: Exception | None) -> None:
-        """Answer a review that the journal is done with."""
-        exchange.cluster.pending_bytes -= exchange.size
-        if error is None:
-            self.allow(exchange)
-        else:
-            self.refuse(exchange, error)
-
     def allow(self, exchange: Exchange) -> None:
         """Answer 200: it is recorded, or not to be."""
-        self._close(exchange)
-        exchange.cluster.valid += 1
+        cluster = exchange.cluster
+        self._in_flight -= 1
+        cluster.in_flight -= 1
+        cluster.valid += 1
         self._metrics.valid_requests.inc()
         self._metrics.request_seconds.observe(time.monotonic() - exchange.started)
         exchange.caller.answer(200, answer(exchange.uid), close=self.draining)
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
         """Answer anything else."""
-        self._close(exchange)
+        if exchange.has_place:
+            self._in_flight -= 1
+            exchange.cluster.in_flight -= 1
         exchange.cluster.refused += 1
         refusal = self.refusal(error)
         exchange.caller.answer(refusal.status, refusal.body(), close=refusal.close or self.draining)
 
     def abandon(self, exchange: Exchange) -> None:
         """Nobody is there to answer any more, and the review has not come whole."""
-        self._close(exchange)
         exchange.cluster.refused += 1
         self._metrics.refused("disconnected")
 
@@ -153,76 +165,117 @@ class Intake:
             log.error("a review met an error of our own: %s", type(error).__name__, extra={"details": _frames(error)})
         return refusal
 
-    def _close(self, exchange: Exchange) -> None:
-        self._in_flight -= 1
-        exchange.cluster.in_flight -= 1
-
-    # -- long bodies ------------------------------------------------------------------------------------------
+    # -- what takes long --------------------------------------------------------------------------------------
 
     def _record_aside(self, exchange: Exchange, body: bytes | Oversized) -> None:
-        task = asyncio.get_running_loop().create_task(self._recorded_aside(exchange, body))
-        self._aside_tasks.add(task)  # or it could be collected before it ends
-        task.add_done_callback(self._aside_tasks.discard)
+        task = asyncio.get_running_loop().create_task(self._store_later(exchange, body))
+        self._tasks.add(task)  # or it could be collected before it ends
+        task.add_done_callback(self._tasks.discard)
 
-    async def _recorded_aside(self, exchange: Exchange, body: bytes | Oversized) -> None:
-        """Do what `record` does one at a time and beside the event loop; clusters take turns."""
+    async def _store_later(self, exchange: Exchange, body: bytes | Oversized) -> None:
+        """Do what `record` does beside the event loop; clusters take turns."""
         held = len(body.head if isinstance(body, Oversized) else body)
-        self.held.add(exchange.cluster, held)
+        self.held.add(exchange, held)
         try:
-            async with asyncio.timeout(exchange.deadline - time.monotonic()), exchange.cluster.turn:
-                loop = asyncio.get_running_loop()
-                line = await loop.run_in_executor(self._aside, self._line, exchange, body)
-            self._store(exchange, line)
+            async with asyncio.timeout(exchange.deadline - time.monotonic()):
+                recorded = await self._recorded_whole(exchange, body) or await self._recorded_head(exchange, body)
+            self._store(exchange, recorded)
         except TimeoutError:
             self.refuse(exchange, Refusal("deadline"))
         except Exception as error:  # noqa: BLE001 - as in `record`
             self.refuse(exchange, error)
         finally:
-            self.held.add(exchange.cluster, -held)
+            self.held.add(exchange, -held)
+
+    async def _recorded_whole(self, exchange: Exchange, body: bytes | Oversized) -> Recorded | None:
+        """Return what becomes of the whole review, None where that is too much, or not to be had in time."""
+        if isinstance(body, Oversized):
+            return None
+        name = exchange.cluster.name
+        recorder = self.configuration.recorder_of(name)
+        seconds = (exchange.deadline - exchange.started) * self._bounds.aside_share
+        try:
+            async with asyncio.timeout(exchange.started + seconds - time.monotonic()), exchange.cluster.turn:
+                return await self._aside.record(recorder, body, received_ns=exchange.received_ns, cluster=name)
+        except (TookTooMuch, TimeoutError):
+            return None
+
+    async def _recorded_head(self, exchange: Exchange, body: bytes | Oversized) -> Recorded:
+        """Return what becomes of a review of which only the head is looked at: on a thread, a head can be long."""
+        name = exchange.cluster.name
+        recorder = self.configuration.recorder_of(name)
+
+        def recorded() -> Recorded:
+            if isinstance(body, Oversized):
+                review = degrade(body.head, reason="too_large", size=body.size, sha256=body.digest.hexdigest())
+            else:
+                digest = hashlib.sha256(body).hexdigest()
+                review = degrade(body, reason="too_costly", size=len(body), sha256=digest)
+            return recorder.record_head(review, received_ns=exchange.received_ns, cluster=name)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, recorded)
 
 
 class Exchange(Entry):
-    """One review, from its head to its answer. `take` its body, then `end`; or `leave`, when the caller is gone."""
+    """One review, from its head to its answer. `take` its body, and `end` with the last of it; or `leave`.
 
-    __slots__ = ("_body", "_first", "_open", "caller", "cluster", "intake", "received_ns", "started", "uid")
+    ``expires`` is when its body must have begun to come, and then when it must be here.
+    """
+
+    __slots__ = (
+        "_body", "_is_open", "_waits", "caller", "cluster", "expires", "has_place", "intake", "received_ns",
+        "started", "uid",
+    )  # fmt: skip
 
     def __init__(self, intake: Intake, cluster: Cluster, seconds: float, caller: Caller) -> None:
+        """Begin: the review is to be answered within ``seconds`` from now."""
         # What `Entry` needs; the line comes later.
         self.line = None
         self.size = 0
-        self.started = time.monotonic()
-        self.deadline = self.started + seconds
+        self.started = started = time.monotonic()
+        self.deadline = started + seconds
         self.received_ns = time.time_ns()
         self.intake = intake
         self.cluster = cluster
         self.caller = caller
         self.uid = ""
-        self._first: bytes | None = None
+        self.has_place = self._waits = False
         self._body: Body | None = None
-        self._open = True
+        self._is_open = True
 
     def take(self, part: bytes) -> None:
-        """Take a part of the body; nearly always it is all of it."""
-        if not self._open:
+        """Take a part of the body; there is more to come."""
+        if not self._is_open:
             return  # it was refused meanwhile: what still comes is of no use
-        if self._first is None and len(part) <= self.intake.body_bytes_max:
-            self._first = part
-            return
+        self.expires = self.deadline
+        held = self.intake.held
         try:
-            self._take_more(part)
+            if self._body is None:
+                self._body = Body(self.intake.body_bytes_max)
+            held.add(self, self._body.take(part))
+            held.check(self, self._body.held, shared=self.intake.configuration.clusters is not None)
         except Refusal as refusal:
             self._refuse(refusal)
 
-    def end(self) -> None:
-        """The body is here: record it."""
-        if self._open:
-            body = self._first or b"" if self._body is None else self._body.whole()
+    def end(self, part: bytes) -> None:
+        """Take the last part of the body, nearly always all of it, and record the review."""
+        if self._body is None and not self._waits and len(part) <= self.intake.body_bytes_max:
+            self._is_open = False
+            self.intake.record(self, part)
+            return
+        if part:
+            self.take(part)
+        if self._is_open:
+            body = b"" if self._body is None else self._body.whole()
             self._let_go()
             self.intake.record(self, body)
 
     def wait(self) -> None:
-        """The body is still coming: not for longer than the deadline."""
-        if self._open:
+        """The body is still to come: soon, and whole before the deadline."""
+        if self._is_open and not self._waits:
+            self._waits = True
+            begins = self.deadline if self._body else self.started + self.intake.body_begins_seconds
+            self.expires = min(self.deadline, begins)
             self.intake.waiting.add(self)
 
     def expire(self) -> None:
@@ -231,45 +284,31 @@ class Exchange(Entry):
 
     def leave(self) -> None:
         """The caller is gone before its body was here."""
-        if self._open:
+        if self._is_open:
             self._let_go()
             self.intake.abandon(self)
 
     def done(self, error: Exception | None) -> None:
-        """See `Entry`."""
-        self.intake.stored(self, error)
-
-    def _take_more(self, part: bytes) -> None:
-        held = self.intake.held
-        if self._body is None:
-            self._body = Body(self.intake.body_bytes_max)
-            if self._first is not None:
-                held.add(self.cluster, self._body.take(self._first))
-        held.add(self.cluster, self._body.take(part))
-        held.check(self.cluster, self._body.held, shared=self.intake.configuration.clusters is not None)
+        """Answer: the journal has the record, or it could not be stored. See `Entry`."""
+        self.cluster.pending_bytes -= self.size
+        if error is None:
+            self.intake.allow(self)
+        else:
+            self.intake.refuse(self, error)
 
     def _refuse(self, refusal: Refusal) -> None:
-        if self._open:
+        if self._is_open:
             self._let_go()
             self.intake.refuse(self, refusal)
 
     def _let_go(self) -> None:
         """Wait for no body, and hold none."""
-        self._open = False
-        self.intake.waiting.discard(self)
+        self._is_open = False
+        if self._waits:
+            self.intake.waiting.discard(self)
         if self._body is not None:
-            self.intake.held.add(self.cluster, -self._body.held)
-        self._first = self._body = None
-
-
-def _review(body: bytes | Oversized) -> Review:
-    """Return the review of a body, or what can be kept of one that is beyond us. Raises `BadReview`."""
-    if isinstance(body, Oversized):
-        return degrade(body.head, reason="too_large", size=body.size, sha256=body.digest.hexdigest())
-    try:
-        return decode(body)
-    except Beyond as beyond:
-        return degrade(body, reason=beyond.reason, size=len(body), sha256=hashlib.sha256(body).hexdigest())
+            self.intake.held.add(self, -self._body.held)
+            self._body = None
 
 
 def _frames(error: BaseException) -> list[str]:

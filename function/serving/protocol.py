@@ -1,375 +1,473 @@
-"""HTTP under uvicorn: its protocol with a fast path for reviews, and bounds on what comes too slowly, or never.
+"""HTTP/1.1 on one connection: one state machine for every request, on httptools.
 
-A review that comes whole in one read, as nearly all do, needs none of what ASGI is made of: no task, no messages, no
-events. It goes to `Endpoint.begin`, and its answer is written when the journal says so. Everything else goes
-the slow path to the same endpoint.
-
-A caller sends the same headers again and again, but for Content-Length. So headers of which the parser has said that
-they are a review's, and ask for nothing special, are remembered, and not parsed when they come again byte by byte.
-The path is not remembered: it can hold a token.
+One request at a time: what comes behind it stays unread until it is answered, in the kernel but for one read. httptools
+reads heads and chunked bodies; a body whose length is known is counted off here. After an answer whose body has not
+come yet, the rest of that body is thrown away, so that the connection can go on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import http
 import re
-import resource
-import time
-from typing import Any, ClassVar
+import urllib.parse
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
 
-from .endpoint import Endpoint, Head, is_json
-from .refusals import RECORD_PATH, Refusal
-from .service import Service
+from .bounds import Bounds
+from .endpoint import Head
+from .intake import JSON, Exchange
+from .refusals import Refusal
 
-__all__ = ["Protocol", "protocol_of"]
+__all__ = ["Connection", "Endpoint", "Registry"]
 
-# Descriptors for everything but connections: the journal, the metrics, files that are read again.
-DESCRIPTORS_SPARE = 64
+# A head beyond these is no API server's, nor any proxy's in front of one.
+HEAD_BYTES_MAX = 16 << 10
+HEADERS_MAX = 100
+# Of pipelined requests, so many are answered before others have their turn.
+REQUESTS_A_TURN = 8
+# Longer heads are not remembered, nor longer numbers recognized in their place.
+REMEMBERED_BYTES_MAX = 1 << 10
+DIGITS_MAX = 9
 
-# Headers remembered for all connections: some for each caller.
-HEADERS_MAX = 256
-HEADERS_BYTES_MAX = 2 << 10
-# A proxy that gives each request an id never sends the same twice: after so many new ones in a row, nobody looks.
-NEW_HEADERS_MAX = 64
-LENGTH_DIGITS_MAX = 9
-
-_RECORD_PATH = RECORD_PATH.encode()
-# What every parser reads the same way: plain characters, and one space on each side.
-_REQUEST_LINE = re.compile(
-    rb"POST (" + re.escape(_RECORD_PATH) + rb"[a-z0-9./-]*)(?:\?([a-zA-Z0-9.=&]*))? HTTP/1\.1(?=\r\n)"
-).match
-_CREDENTIALS = re.compile(rb"\n(proxy-)?authorization:|\ncookie:", re.IGNORECASE).search
-_LENGTH = b"\r\nContent-Length: "
-_BLANK_LINE = b"\r\n\r\n"
-_CONTENT = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n"
-_CLOSE = b"connection: close\r\n"
+_END_OF_HEAD = b"\r\n\r\n"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# What is not HTTP is told so at once: there may be no end of a head to wait for.
+_MAY_BEGIN = re.compile(rb"(?:\r\n)*[A-Z-]{0,32}(?: |\r?\Z)")
 
 
-def protocol_of(service: Service) -> type[Protocol]:
-    """Return the protocol class for the connections of ``service`` (uvicorn makes the instances)."""
-    connections_max = _connections_max(service.bounds.connections)
-    return type("Protocol", (Protocol,), {"service": service, "connections_max": connections_max, "known": set()})
+class Endpoint(Protocol):
+    """Who answers requests."""
+
+    def begin(self, head: Head, length: int, caller: Connection) -> Exchange | None:
+        """Return where the body goes; None for what is answered by its head alone, now or soon. Must not raise."""
 
 
-def _connections_max(most: int) -> int:
-    """Return how many connections there may be: fewer than ``most`` where descriptors are scarce.
+class Registry(Protocol):
+    """Who keeps the number of connections bounded."""
 
-    Many container runtimes start processes with 1,024 descriptors, and let them ask for more. Without one left, a
-    probe could not even be accepted.
-    """
-    wanted = most + DESCRIPTORS_SPARE
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return most if soft == resource.RLIM_INFINITY else max(1, min(most, soft - DESCRIPTORS_SPARE))
+    def used(self, connection: Connection, *, recorded: bool) -> None:
+        """A request was answered for the first time; ``recorded``: a review with 200, for the first time."""
+
+    def lost(self, connection: Connection) -> None:
+        """The connection is gone."""
 
 
-class _FastCycle:
-    """Stands where uvicorn keeps the present request, while a review is answered the fast path."""
+class Connection(asyncio.Protocol):
+    """One connection; the `Caller` of its requests.
 
-    __slots__ = ("disconnected", "keep_alive", "response_complete")
-    message_event: ClassVar = asyncio.Event()  # uvicorn sets it when the connection is lost; nobody waits
-
-    def __init__(self) -> None:
-        self.keep_alive = True
-        self.response_complete = True
-        self.disconnected = False
-
-
-class Protocol(HttpToolsProtocol):
-    """One connection; for `Endpoint.begin` the `Caller`.
-
-    ``_since`` is when the first byte of the present request came (before it: when the connection was made).
-    ``_between`` says that the parser has seen the end of a request and nothing behind it. ``_parts`` holds the body
-    while the fast path is open, else it is None; ``_data`` the read that the parser is looking at.
+    ``state`` is one of `HEAD` (the next head is to come, or coming), `BODY`, `CHUNKS` (a body is coming), `ANSWER` (it
+    is here, its answer is not) and `LINGER` (answered for the last time: the caller may read before we close). While
+    ``_is_answered`` is true in BODY and CHUNKS, what comes is thrown away.
     """
 
-    service: Service  # these three are given by the subclass that `protocol_of` makes
-    connections_max: int
-    known: set[bytes]
-    sweep: ClassVar[asyncio.TimerHandle | None] = None
-    _since = 0.0
-    _header_bytes = 0
-    _between = True
-    _in_body = False
-    _parts: list[bytes] | None = None
-    _data = b""
-    _new_headers = 0
+    HEAD, BODY, CHUNKS, ANSWER, LINGER = range(5)
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        bounds: Bounds,
+        registry: Registry,
+        refused: Callable[[str], None],
+        client: tuple[str, int] | None = None,
+    ) -> None:
+        self.client = client
+        self.transport: Any = None
+        self.connecting: asyncio.Task[None] | None = None  # the handshake, while it lasts
+        self.rank = 0
+        self.state = self.HEAD
+        self.requests = 0  # answered so far
+        self._endpoint = endpoint
+        self._bounds = bounds
+        self._registry = registry
+        self._refused = refused
+        self._exchange: Exchange | None = None
+        self._is_answered = False
+        self._keep_alive = True
+        self._is_head_only = False  # the request's method is HEAD
+        self._waits = False  # the caller asked whether to send its body at all
+        self._remaining = 0  # bytes of the body
+        self._chunks: Any = None  # the parser of a chunked body
+        self._rest = b""  # read, and not looked at yet
+        self._is_reading = False  # inside `_read`
+        self._is_paused = False
+        self._is_writable = True
+        self._found = _Found()
+        self._remembered: _Remembered | None = None
+        self._heads = 0  # that the parser of chunks has seen
+        self._mark = (-1, 0, False)  # requests answered, state, whether something is unread
+        self._since = 0.0
 
     # -- asyncio calls ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        """Start the clock, and keep the number of connections bounded."""
-        super().connection_made(transport)
-        self._fast = _FastCycle()
-        self._since = time.monotonic()
-        if len(self.connections) > self.connections_max:
-            self._close_an_idle_connection()
-        if self.sweep is None:
-            self._sweep_later()
+        """Take the transport; it is already counted."""
+        self.transport = transport
+        if self.client is None:
+            peer = transport.get_extra_info("peername")
+            self.client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) and len(peer) >= 2 else None
 
     def data_received(self, data: bytes) -> None:
-        """Take the fast path, or pass the bytes on, unless headers grow without end."""
-        if self._between and self._new_headers < NEW_HEADERS_MAX and self.is_idle():
-            if self._take_known(data):
-                return
-            self._data = data
-        if not self._in_body:
-            if not self._header_bytes:
-                self._since = time.monotonic()
-            self._header_bytes += len(data)
-        super().data_received(data)
-        self._data = b""
-        if self._parts is not None:
-            self._go_the_slow_path(self._parts)
-        if self._header_bytes > self.service.bounds.header_bytes:
-            self.cut()
+        """Read on, or keep what came while nobody can look at it."""
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        if self.state == self.ANSWER or not self._is_writable:
+            self._keep(data)
+        else:
+            self._read(data)
 
-    # -- the parser calls -------------------------------------------------------------------------------------
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is there any more."""
+        del exc
+        exchange, self._exchange = self._exchange, None
+        self._rest = b""
+        if exchange is not None and self.state != self.ANSWER:
+            exchange.leave()
+        self._registry.lost(self)
+
+    def pause_writing(self) -> None:
+        """The caller does not take its answers: read nothing more from it meanwhile."""
+        self._is_writable = False
+        self._pause()
+
+    def resume_writing(self) -> None:
+        """The caller takes its answers again."""
+        self._is_writable = True
+        self._go_on()
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def _read(self, data: bytes) -> None:
+        self._is_reading = True
+        try:
+            at = self._read_requests(data)
+        finally:
+            self._is_reading = False
+        if at < len(data) and not self.transport.is_closing():
+            self._keep(data[at:])
+        elif self._exchange is not None and self.state != self.ANSWER:
+            self._exchange.wait()
+            if self._waits:
+                self._waits = False
+                self.transport.write(_CONTINUE)
+
+    def _read_requests(self, data: bytes) -> int:
+        """Read what can be read now; return where what has to wait begins, the length of all where nothing has."""
+        at, size, turns = 0, len(data), REQUESTS_A_TURN
+        while at < size:
+            state = self.state
+            if state == self.HEAD:
+                if not turns:
+                    asyncio.get_running_loop().call_soon(self._go_on)
+                    return at
+                turns -= 1
+                at = self._begin(data, at)
+            elif state == self.BODY:
+                at = self._take(data, at, size)
+            elif state == self.CHUNKS:
+                self._feed(data[at:])
+                return size
+            elif state == self.ANSWER:
+                return at
+            else:
+                return size  # behind the last answer
+            if not self._is_writable:
+                return at
+        return size
+
+    def _begin(self, data: bytes, at: int) -> int:
+        """Begin the request at ``at``, or refuse what is none; return where its body begins.
+
+        While the head is not here, that is the end of the data.
+        """
+        last = self._remembered
+        if last is not None and data.startswith(last.before, at):
+            begin = at + len(last.before)
+            end = data.find(b"\r", begin, begin + DIGITS_MAX + 1)
+            digits = data[begin:end]
+            if digits.isdigit() and data.startswith(last.after, end):
+                self._route(last.head, int(digits))
+                return end + len(last.after)
+        end = data.find(_END_OF_HEAD, at) + len(_END_OF_HEAD)
+        if end < len(_END_OF_HEAD) or end - at > HEAD_BYTES_MAX:
+            self._wait_for_head(data[at:])
+            return len(data)
+        self._parse(data[at:end])
+        return end
+
+    def _wait_for_head(self, data: bytes) -> None:
+        if not _MAY_BEGIN.match(data):
+            self._refuse(Refusal("http", "this is not HTTP"))
+        elif len(data) > HEAD_BYTES_MAX:
+            self._refuse(Refusal("headers"))
+        else:
+            self._rest = data
+
+    def _parse(self, head: bytes) -> None:
+        """Begin the request of ``head``, or refuse what is none."""
+        found = self._found
+        found.headers.clear()
+        parser = httptools.HttpRequestParser(found)
+        try:
+            parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            pass  # asked for; HTTP lets us go on as we are
+        except httptools.HttpParserError as error:
+            self._refuse(Refusal("http", str(error)))
+            return
+        method, headers = parser.get_method(), found.headers
+        if not found.urls or method == b"PRI":
+            self._refuse(Refusal("http", "no request of HTTP/1"))
+            return
+        path, _, query = found.urls.pop().partition(b"?")
+        if len(headers) > HEADERS_MAX:
+            self._refuse(Refusal("headers"))
+            return
+        self._keep_alive = parser.should_keep_alive()
+        self._is_head_only = method == b"HEAD"
+        content_type, length = headers.get(b"Content-Type"), headers.get(b"Content-Length")
+        if content_type and length and method == b"POST" and b"Expect" not in headers and b"expect" not in headers:
+            request = Head(method, _decoded(path), query, content_type)
+            self._remembered = _Remembered.of(head, request, length) if self._keep_alive else None
+            self._route(request, int(length))
+        else:
+            self._remembered = None
+            headers = {name.lower(): value for name, value in headers.items()}
+            # The parser forgets this at the end of a request, and without a body that is in the head.
+            self._keep_alive = self._keep_alive and b"close" not in headers.get(b"connection", b"").lower()
+            self._waits = headers.get(b"expect", b"").lower() == b"100-continue"
+            request = Head(method, _decoded(path), query, headers.get(b"content-type", b""))
+            chunks = head if b"transfer-encoding" in headers else None
+            self._route(request, int(headers.get(b"content-length", b"0")), chunks)
+
+    def _route(self, head: Head, size: int, chunks: bytes | None = None) -> None:
+        """Ask who answers; what follows the head is clear by now: ``size`` bytes, or ``chunks``."""
+        self._is_answered = False
+        self._remaining = size
+        if chunks is not None:
+            self._begin_chunks(chunks)
+        else:
+            self.state = self.BODY if size else self.ANSWER
+        self._exchange = exchange = self._endpoint.begin(head, size, self)
+        if exchange is not None and self.state == self.ANSWER:
+            exchange.end(b"")
+
+    def _take(self, data: bytes, at: int, size: int) -> int:
+        """Take what there is of the body; return where what follows begins."""
+        end = at + self._remaining
+        exchange = self._exchange
+        if end > size:
+            self._remaining = end - size
+            if exchange is not None:
+                exchange.take(data[at:])
+            return size
+        self._remaining = 0
+        self._end(data[at:end])
+        return end
+
+    def _end(self, part: bytes) -> None:
+        """The body is here; ``part`` is the last of it."""
+        self._chunks = None
+        self.state = self.HEAD if self._is_answered else self.ANSWER
+        if self._exchange is not None:
+            self._exchange.end(part)
+
+    def _begin_chunks(self, head: bytes) -> None:
+        self.state = self.CHUNKS
+        self._heads = 0
+        self._chunks = httptools.HttpRequestParser(self)
+        self._chunks.feed_data(head)  # again, and with success again
+
+    def _feed(self, data: bytes) -> None:
+        """Take what there is of a chunked body. Where another request follows in the same read, it is the last."""
+        try:
+            self._chunks.feed_data(data)
+        except httptools.HttpParserError as error:
+            if self._chunks is not None:  # else it stopped behind the body, at another request
+                exchange, self._exchange = self._exchange, None
+                if exchange is not None:
+                    exchange.leave()
+                self._refuse(Refusal("http", str(error)))
+
+    # -- the parser of chunks calls ---------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Make room for a head. What else uvicorn makes here is not needed on the fast path."""
-        self._between = False
-        self.url = b""
-        self.headers = []
-        if not self._header_bytes:  # it begins behind another one, in the same read
-            self._header_bytes = 1
-            self._since = time.monotonic()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep the header, its name in lower case."""
-        self.headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        """What comes now is body: the endpoint's deadline bounds it."""
-        self._in_body = True
-        self._header_bytes = 0
-        if self._may_be_fast():
-            self._parts = []
-        else:
-            self._begin_the_slow_path()
+        """A head begins. A second one is not read: nobody can say where in the read it began."""
+        self._heads += 1
+        if self._heads > 1:
+            self._keep_alive = False
+            raise _AnotherRequest
 
     def on_body(self, body: bytes) -> None:
-        """Keep the body, here or in uvicorn's cycle."""
-        if self._parts is not None:
-            self._parts.append(body)
-        else:
-            super().on_body(body)
+        """Take a part of the body."""
+        if self._exchange is not None:
+            self._exchange.take(body)
 
     def on_message_complete(self) -> None:
-        """What comes now is the next request."""
-        self._in_body = False
-        self._header_bytes = 0
-        self._between = not self.parser.should_upgrade()
-        if self._parts is not None:
-            self._record(self._parts)
+        """The body is here."""
+        self._end(b"")
+
+    # -- answering --------------------------------------------------------------------------------------------
+
+    def answer(self, status: int, body: bytes, *, close: bool, headers: bytes = JSON) -> None:
+        """Answer the request, and be ready for the next one. See `Caller`."""
+        transport = self.transport
+        exchange, self._exchange = self._exchange, None
+        self._is_answered = True
+        self.requests += 1
+        if transport.is_closing():
+            return
+        close = close or not self._keep_alive
+        if status == 200 and not close and not self._is_head_only and headers is JSON:
+            transport.write(_allowed(len(body)) + body)
         else:
-            super().on_message_complete()
+            head = _head(status, headers, len(body), close=close)
+            transport.write(head if self._is_head_only else head + body)
+        if self.rank < 2:
+            self._registry.used(self, recorded=status == 200 and exchange is not None)
+        if close:
+            self._close()
+        elif self.state == self.ANSWER:
+            self.state = self.HEAD
+            if self._is_paused and not self._is_reading:
+                self._go_on()
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP, and close."""
-        self.service.metrics.refused("http")
-        self.transport.write(_response(400, Refusal("http", msg).body(), close=True))
-        self.transport.close()
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer what is not HTTP, or too much of it, and close."""
+        self._refused(refusal.reason)
+        self._is_answered = True
+        if not self.transport.is_closing():
+            self.transport.write(_head(refusal.status, JSON, len(refusal.body()), close=True) + refusal.body())
+            self._close()
 
-    # -- the endpoint calls -----------------------------------------------------------------------------------
+    def _close(self) -> None:
+        """Close. Where more is on its way, say so first: closing at once could take the answer back."""
+        more_comes = self.state in (self.BODY, self.CHUNKS) or bool(self._rest)
+        self.state = self.LINGER
+        self._rest = b""
+        if more_comes and self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
 
-    def answer(self, status: int, body: bytes, *, close: bool, allow: bytes = b"") -> None:
-        """Answer, and be ready for what comes next on this connection: it may wait in the pipeline."""
-        del allow  # what may be answered here is a POST
-        self._fast.response_complete = True
-        if status != 200 or close or not self._fast.keep_alive or self.pipeline:
-            self._answer(status, body, close)
-        elif not self.transport.is_closing():
-            self.server_state.total_requests += 1
-            self.transport.write(_allowed(len(body)) + body)
+    # -- pauses -----------------------------------------------------------------------------------------------
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what cannot be read yet, and let no more come."""
+        self._rest = data
+        self._pause()
+
+    def _pause(self) -> None:
+        if not self._is_paused and not self.transport.is_closing():
+            self._is_paused = True
+            self.transport.pause_reading()
+
+    def _go_on(self) -> None:
+        """Read on where that was put off."""
+        if self.transport.is_closing() or self.state == self.ANSWER or not self._is_writable or self._is_reading:
+            return
+        if self._is_paused:
+            self._is_paused = False
+            self.transport.resume_reading()
+        if self._rest:
+            data, self._rest = self._rest, b""
+            self._read(data)
 
     # -- bounds -----------------------------------------------------------------------------------------------
 
     def is_idle(self) -> bool:
-        """Return whether no request is being answered."""
-        return self.cycle is None or self.cycle.response_complete
+        """Return whether no request is being read or answered."""
+        return self.state in (self.HEAD, self.LINGER)
 
-    def is_slow(self, now: float) -> bool:
-        """Return whether what should come has been coming for too long."""
-        waited = now - self._since
-        if self._in_body:  # of a request that was answered before its body had come (404, 413)
-            return self.is_idle() and waited > self.service.bounds.finish_seconds
-        if self._header_bytes:
-            return waited > self.service.bounds.header_seconds
-        # Callers open connections ahead of need.
-        return self.cycle is None and waited > self.service.bounds.keep_alive_seconds
+    def is_overdue(self, now: float) -> bool | None:
+        """Return whether what should come has been coming for too long; None where nobody asked for anything more.
 
-    def is_forgotten(self, now: float) -> bool:
-        """Return whether the next request is not to be waited for: after one of the slow path its own timer runs."""
-        return (
-            isinstance(self.cycle, _FastCycle)
-            and self.is_idle()
-            and self._between
-            and now - self._since > self.service.bounds.keep_alive_seconds
-        )
-
-    def cut(self) -> None:
-        """Close the connection, and count it."""
-        self.service.metrics.connections_cut.inc()
-        self.transport.close()
-
-    def _sweep_later(self) -> None:
-        type(self).sweep = self.loop.call_later(self.service.bounds.sweep_seconds, self._sweep_connections)
-
-    def _sweep_connections(self) -> None:
-        """Close what is slow or forgotten; again after a while, as long as there are connections."""
-        type(self).sweep = None
-        now = time.monotonic()
-        for connection in list(self.connections):
-            if isinstance(connection, Protocol):
-                if connection.is_slow(now):
-                    connection.cut()
-                elif connection.is_forgotten(now):
-                    connection.transport.close()
-        if self.connections:
-            self._sweep_later()
-
-    def _close_an_idle_connection(self) -> None:
-        """Make room: a new connection may be a probe, one that waits for its next request is not in use."""
-        for connection in self.connections:
-            if isinstance(connection, Protocol) and connection is not self and connection.is_idle():
-                connection.cut()
-                return
-
-    # -- the fast path ----------------------------------------------------------------------------------------
-
-    def _take_known(self, data: bytes) -> bool:
-        """Record the review in ``data`` if that is one whole request with known headers; return whether it was."""
-        endpoint = self.service.endpoint
-        line = _REQUEST_LINE(data)
-        if endpoint is None or line is None:
+        Looked at every second or so: nothing is measured while requests come and go.
+        """
+        mark = (self.requests, self.state, bool(self._rest))
+        if mark != self._mark:
+            self._mark, self._since = mark, now
             return False
-        headers, digits, body_at = _split(data, line.end())
-        if headers not in self.known or not digits.isdigit() or len(digits) > LENGTH_DIGITS_MAX:
-            return False
-        length = int(digits)
-        if len(data) != body_at + length or length > self._whole_bytes_max(endpoint):
-            return False
-        self._new_headers = 0
-        self._since = time.monotonic()
-        self._unset_keepalive_if_required()
-        self._begin_fast(keep_alive=True)
-        path, query = line.groups(b"")
-        self._record_whole(endpoint, path.decode(), query, data[body_at:])
-        return True
+        bounds, waited = self._bounds, now - self._since
+        if self.state == self.HEAD and self._is_writable:
+            if self._rest:
+                return waited > bounds.header_seconds
+            return None if waited > bounds.keep_alive_seconds else False
+        if self.state == self.LINGER:
+            return None if waited > bounds.linger_seconds else False
+        # A body that is thrown away; answers that nobody takes. Reviews end by their own deadlines.
+        return self._is_answered and waited > bounds.finish_seconds
 
-    def _whole_bytes_max(self, endpoint: Endpoint) -> int:
-        return min(endpoint.intake.body_bytes_max, self.service.bounds.large_body_bytes - 1)
+    def abort(self) -> None:
+        """End at once, also a handshake."""
+        if self.transport is not None:
+            self.transport.abort()
+        elif self.connecting is not None:
+            self.connecting.cancel()
 
-    def _begin_fast(self, *, keep_alive: bool) -> None:
-        cycle = self._fast
-        cycle.response_complete = False
-        cycle.keep_alive = keep_alive
-        self.cycle = cycle  # type: ignore[assignment]  # it has what uvicorn looks at between requests
-
-    def _may_be_fast(self) -> bool:
-        """Return whether this is a review that can be answered with no task, if its body is here already."""
-        endpoint = self.service.endpoint
-        if endpoint is None or not self.is_idle() or not self.url.startswith(_RECORD_PATH):
-            return False
-        length = content_type = b""
-        for name, value in self.headers:
-            if name == b"content-length":
-                length = value
-            elif name == b"content-type":
-                content_type = value
-            elif name in (b"upgrade", b"transfer-encoding", b"expect"):
-                return False
-        return (
-            length.isdigit()
-            and int(length) <= self._whole_bytes_max(endpoint)
-            and is_json(content_type)
-            and b"%" not in self.url
-            and b"#" not in self.url
-            and self.parser.get_method() == b"POST"
-            and self.parser.get_http_version() == "1.1"
-        )
-
-    def _record(self, parts: list[bytes]) -> None:
-        self._parts = None
-        self._begin_fast(keep_alive=self.parser.should_keep_alive())
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        if self._data and self._fast.keep_alive:
-            self._remember(self._data, len(body))
-        path, _, query = self.url.partition(b"?")
-        endpoint = self.service.endpoint
-        if endpoint is not None:
-            self._record_whole(endpoint, path.decode("ascii", "replace"), query, body)
-
-    def _record_whole(self, endpoint: Endpoint, path: str, query: bytes, body: bytes) -> None:
-        exchange = endpoint.begin(Head("POST", path, query, b"application/json", len(body)), self)
-        if exchange is not None:
-            exchange.take(body)
-            exchange.end()
-
-    def _remember(self, data: bytes, length: int) -> None:
-        """Remember the headers in ``data``, where that is one request and nothing else, and they hold no secret."""
-        self._new_headers += 1
-        line = _REQUEST_LINE(data)
-        headers, digits, body_at = _split(data, line.end() if line else len(data))
-        whole = digits == b"%d" % length and len(data) == body_at + length
-        if whole and len(headers) <= HEADERS_BYTES_MAX and _BLANK_LINE not in headers and not _CREDENTIALS(headers):
-            if len(self.known) >= HEADERS_MAX:
-                self.known.clear()
-            self.known.add(headers)
-
-    def _answer(self, status: int, body: bytes, close: bool) -> None:
-        if self.transport.is_closing():
-            return
-        close = close or not self._fast.keep_alive
-        self.transport.write(_response(status, body, close=close))
-        if close:
+    def shutdown(self) -> None:
+        """End when the request that is being answered is."""
+        self._keep_alive = False
+        if self.state == self.HEAD and not self._rest:
             self.transport.close()
-        self.on_response_complete()
-
-    # -- the slow path ----------------------------------------------------------------------------------------
-
-    def _begin_the_slow_path(self) -> None:
-        """Hand a head to uvicorn, as if nothing had been kept here."""
-        url, headers = self.url, self.headers
-        super().on_message_begin()
-        self.url = url
-        self.headers.extend(headers)
-        self.expect_100_continue = any(
-            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
-        )
-        super().on_headers_complete()
-
-    def _go_the_slow_path(self, parts: list[bytes]) -> None:
-        """Hand over a request whose body is still coming."""
-        self._parts = None
-        self._begin_the_slow_path()
-        for part in parts:
-            super().on_body(part)
 
 
-def _split(data: bytes, start: int) -> tuple[bytes, bytes, int]:
-    """Return the headers from ``start`` without the line of Content-Length, its digits, and where the body begins.
+class _Found:
+    """What the parser finds in a head. It calls no code of ours for it, or that would be most of the parsing."""
 
-    Where there is no such line, or another spelling of it, what is returned is not known to anybody.
+    __slots__ = ("headers", "on_header", "on_url", "urls")
+
+    def __init__(self) -> None:
+        self.urls: list[bytes] = []
+        self.headers: dict[bytes, bytes] = {}  # names as they are spelled
+        self.on_url = self.urls.append
+        self.on_header = self.headers.__setitem__
+
+
+class _Remembered(NamedTuple):
+    """The last head of a connection, but for the number in its Content-Length: nearly always the next one, too.
+
+    Every byte before and behind the number is compared, and no digits but those of the number lie between: what such a
+    head says is what the last one did.
     """
-    at = data.find(_LENGTH, start)
-    line_end = data.find(b"\r", at + len(_LENGTH))
-    end = data.find(_BLANK_LINE, line_end)
-    if at < 0 or line_end < 0 or end < 0:
-        return b"", b"", 0
-    return data[start:at] + data[line_end:end], data[at + len(_LENGTH) : line_end], end + len(_BLANK_LINE)
+
+    before: bytes
+    after: bytes
+    head: Head
+
+    @classmethod
+    def of(cls, head: bytes, request: Head, length: bytes) -> _Remembered | None:
+        """Return what is remembered of ``head``, None where it is long or unusual."""
+        # With the line breaks it is the header itself, of which there is one: the parser refuses a second.
+        before, line, after = head.partition(b"\r\nContent-Length: %b\r\n" % length)
+        if not line or len(head) > REMEMBERED_BYTES_MAX:
+            return None
+        return cls(before + b"\r\nContent-Length: ", b"\r\n" + after, request)
+
+
+class _AnotherRequest(Exception):  # noqa: N818 - it stops the parser
+    """Another request follows in the same read."""
+
+
+def _decoded(path: bytes) -> str:
+    if b"#" in path:
+        path = path.partition(b"#")[0]
+    text = path.decode("latin-1")
+    return urllib.parse.unquote(text) if "%" in text else text
+
+
+_REASONS = {status.value: status.phrase.encode() for status in http.HTTPStatus}
 
 
 @functools.lru_cache(maxsize=512)  # the length of a uid is bounded
 def _allowed(length: int) -> bytes:
-    return STATUS_LINE[200] + _CONTENT % length
+    return _head(200, JSON, length, close=False)
 
 
-def _response(status: int, body: bytes, *, close: bool) -> bytes:
-    return STATUS_LINE[status] + (_CLOSE if close else b"") + _CONTENT % len(body) + body
+def _head(status: int, headers: bytes, length: int, *, close: bool) -> bytes:
+    closing = b"connection: close\r\n" if close else b""
+    return b"HTTP/1.1 %d %b\r\n%b%bcontent-length: %d\r\n\r\n" % (status, _REASONS[status], closing, headers, length)

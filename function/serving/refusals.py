@@ -36,6 +36,7 @@ TABLE: Final[Mapping[str, Row]] = {
     "cluster": Row(404, "not found", "check the path of the webhook's clientConfig.url"),
     "method": Row(405, "method not allowed", f"reviews go to POST {RECORD_PATH}"),
     "http": Row(400, "", "speak HTTP/1.1; over TLS where AUDIT_TLS_CERT_FILE is set", close=True),
+    "headers": Row(431, "too many headers, or too long ones", "no API server and no proxy sends as much", close=True),
     # What no API server sends.
     "content_type": Row(
         400,

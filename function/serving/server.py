@@ -1,4 +1,4 @@
-"""Running it under uvicorn: sockets, TLS with reload, drain."""
+"""Serving: sockets, TLS with reload, signals, drain."""
 
 from __future__ import annotations
 
@@ -8,117 +8,127 @@ import logging
 import signal
 import socket
 import ssl
-import time
-from types import FrameType
+from collections.abc import Callable
+from typing import TypeVar
 
-import uvicorn
+import uvloop
 
-from ..configuration.settings import Settings
 from ..mounts import Reloader, Watch
 from . import tls
 from .forwarder_process import ForwarderProcess
-from .protocol import protocol_of
+from .listener import Connections, Listener, connections_max, listening_socket
+from .protocol import Connection
 from .service import Service
 
-__all__ = ["serve"]
+__all__ = ["connections_of", "serve"]
 
 log = logging.getLogger("audit.server")
 
-BACKLOG = 1024
+POLL_SECONDS = 0.02
+
+SomeConnections = TypeVar("SomeConnections", bound=Connections)
 
 
 def serve(service: Service) -> int:
     """Serve until SIGTERM or SIGINT; return the process's exit code."""
-    settings = service.settings
-    listener = _listen(settings.serving.port)
-    if listener is None:
+    port = service.settings.serving.port
+    try:
+        listening = listening_socket(port)
+    except OSError as error:
+        log.error("cannot listen on port %d: %s", port, error.strerror, extra={"hint": "set PORT to a free port"})
         return 3
-    config = uvicorn.Config(
-        service,
-        loop="uvloop",
-        http=protocol_of(service),
-        lifespan="off",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=int(service.bounds.keep_alive_seconds),
-        timeout_graceful_shutdown=int(service.bounds.finish_seconds),
-        backlog=BACKLOG,
-    )
-    config.load()
-    if settings.serving.tls_cert_file:
-        try:
-            config.ssl = _tls_context(settings, service)
-        except tls.CertificateError as error:
-            log.error("cannot serve TLS: %s", error, extra={"hint": "mend AUDIT_TLS_CERT_FILE or AUDIT_TLS_KEY_FILE"})
-            return 3
-    Server(config, service).run(sockets=[listener])
+    try:
+        context = _tls_context(service)
+    except tls.CertificateError as error:
+        log.error("cannot serve TLS: %s", error, extra={"hint": "mend AUDIT_TLS_CERT_FILE or AUDIT_TLS_KEY_FILE"})
+        return 3
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_Server(service, listening, context).run())
     return 0
 
 
-class Server(uvicorn.Server):
-    """uvicorn's server with a drain: after SIGTERM it goes on serving while the endpoints forget us."""
+def connections_of(service: Service, kind: type[SomeConnections]) -> tuple[SomeConnections, Callable[..., Connection]]:
+    """Return the connections of a service, none yet, and what makes one: its argument is the client's address."""
+    connections = kind(connections_max(service.bounds.connections), service.metrics.connections_cut.inc)
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
-        super().__init__(config)
+    def new_connection(client: tuple[str, int] | None = None) -> Connection:
+        return Connection(service.opened(), service.bounds, connections, service.metrics.refused, client)
+
+    return connections, new_connection
+
+
+class _Server:
+    """One run, from listening to the end.
+
+    SIGTERM drains: not ready, but serving, while the endpoints forget us. SIGINT finishes at once; the second of either
+    cuts.
+    """
+
+    def __init__(self, service: Service, listening: socket.socket, context: ssl.SSLContext | None) -> None:
         self._service = service
-        self._exit_at: float | None = None
+        self._connections, new_connection = connections_of(service, Connections)
+        self._listener = Listener(listening, self._connections, new_connection, bounds=service.bounds, context=context)
         self._forwarder: ForwarderProcess | None = None
+        self._drain_seconds = 0.0
+        self._asked = asyncio.Event()
+        self._is_cut = asyncio.Event()
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the service, start the forwarder if there is to be one, then listen."""
+    async def run(self) -> None:
+        """Serve until a signal asks for the end, then finish."""
+        self._start()
+        await self._asked.wait()
+        self._service.drain()
+        await _within(self._drain_seconds, self._is_cut)
+        log.info("finishing what is in flight")
+        await self._finish_requests()
+        await self._service.close()
+        if self._forwarder is not None:
+            await asyncio.to_thread(self._forwarder.stop, self._is_cut.is_set)
+        log.info("finished")
+
+    def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, number)
         self._service.open()
         gc.enable()  # the start did without: what it made is frozen by now
         if self._service.settings.forwarding.to:
             self._forwarder = ForwarderProcess(self._service.settings.forwarding, self._service.metrics)
             self._forwarder.start()
-        await super().startup(sockets)
+        self._listener.start()
 
-    async def on_tick(self, counter: int) -> bool:
-        """Run every 0.1 s: return whether to exit."""
-        if self._exit_at is not None and time.monotonic() >= self._exit_at:
-            self.should_exit = True
-        return await super().on_tick(counter)
+    def _signalled(self, number: int) -> None:
+        if self._asked.is_set():
+            self._is_cut.set()
+        self._drain_seconds = self._service.settings.serving.drain_seconds if number == signal.SIGTERM else 0.0
+        self._asked.set()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish what is in flight, close the journal, then let the forwarder finish with it."""
-        log.info("finishing what is in flight")
-        await super().shutdown(sockets)
-        await self._service.close()
-        if self._forwarder is not None:
-            await asyncio.to_thread(self._forwarder.stop, lambda: self.force_exit)
-        log.info("finished")
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM drains, SIGINT finishes at once, the second of either cuts."""
-        del frame
-        if self._exit_at is not None:
-            self.should_exit = self.force_exit = True
-            return
-        drain = self._service.settings.serving.drain_seconds if sig == signal.SIGTERM else 0.0
-        self._exit_at = time.monotonic() + drain
-        self._service.drain()
+    async def _finish_requests(self) -> None:
+        """Let connections end as their requests do; every review in flight ends within its deadline."""
+        self._listener.stop()
+        self._connections.shutdown()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._service.bounds.finish_seconds
+        while len(self._connections) and loop.time() < until and not self._is_cut.is_set():  # noqa: ASYNC110 - one by one
+            await asyncio.sleep(POLL_SECONDS)
+        self._connections.abort()
 
 
-def _listen(port: int) -> socket.socket | None:
-    """Return a listening socket for IPv6 and IPv4, None (logged) where the port cannot be had."""
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Return after ``seconds``, or when the event is set."""
     try:
-        if socket.has_dualstack_ipv6():
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
-        return socket.create_server(("", port), backlog=BACKLOG)
-    except OSError as error:
-        log.error("cannot listen on port %d: %s", port, error.strerror, extra={"hint": "set PORT to a free port"})
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+def _tls_context(service: Service) -> ssl.SSLContext | None:
+    """Return the TLS context, None for none; a renewed certificate goes into it, for the handshakes that follow."""
+    settings, metrics = service.settings.serving, service.metrics
+    if not settings.tls_cert_file:
         return None
-
-
-def _tls_context(settings: Settings, service: Service) -> ssl.SSLContext:
-    """Return the TLS context; a renewed certificate goes into it, for the handshakes that follow."""
-    metrics = service.metrics
     context = tls.server_context(metrics.handshake_failures.inc)
-    paths = (settings.serving.tls_cert_file, settings.serving.tls_key_file)
+    paths = (settings.tls_cert_file, settings.tls_key_file)
 
     def load() -> None:
         metrics.certificate_expiry.set(tls.load_certificate(context, *paths))

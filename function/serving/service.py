@@ -14,13 +14,14 @@ from ..clusters.tokens import Cluster
 from ..configuration.files import Configuration, Snapshot
 from ..configuration.settings import STDOUT, Settings
 from ..journal import Journal, Limits, Retention, StdoutWriter, Writer
-from ..metrics import Metrics, serve_metrics
+from ..metrics import Metrics
 from ..mounts import Reloader
 from ..version import VERSION
 from .asgi import Receive, Scope, Send, answer_request
 from .bounds import Bounds
 from .endpoint import Endpoint
 from .intake import Intake
+from .metrics_port import MetricsPort
 
 __all__ = ["Service"]
 
@@ -43,14 +44,18 @@ class Service:
         self.settings = settings
         self.bounds = bounds or Bounds()
         self.metrics = Metrics()
-        self._configuration = Configuration(settings.recording, degraded=self.metrics.degraded)
+        self._configuration = Configuration(settings.recording)
         self.endpoint: Endpoint | None = None
         self._journal: Journal | None = None
         self._stops: list[Callable[[], None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI 3)."""
-        await answer_request(self.endpoint or self.open(), scope, receive, send)
+        await answer_request(self.opened(), scope, receive, send)
+
+    def opened(self) -> Endpoint:
+        """Return the endpoint, opening it with the first request where nobody did before."""
+        return self.endpoint or self.open()
 
     def open(self) -> Endpoint:
         """Start the journal, the metrics port and the reloads. Call it on the event loop that serves."""
@@ -70,8 +75,9 @@ class Service:
         )
         self._show_clusters(intake)
         self._start_reloading(intake)
-        if stop := serve_metrics(self.metrics, self.settings.serving.metrics_port):
-            self._stops.append(stop)
+        metrics_port = MetricsPort(self.metrics, self.settings.serving.metrics_port)
+        metrics_port.start()
+        self._stops.append(metrics_port.stop)
         log.info(self._banner())
         return self.endpoint
 
@@ -85,6 +91,8 @@ class Service:
             self._journal.stop()
             if not self._journal.join(CLOSE_SECONDS):
                 log.error("the journal did not close in %g s", CLOSE_SECONDS, extra={"hint": "the volume hangs"})
+        if self.endpoint is not None:
+            self.endpoint.intake.close()
         for stop in self._stops:
             stop()
         self._stops.clear()

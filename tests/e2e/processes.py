@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 PR_SET_PDEATHSIG = 1
 
@@ -116,6 +118,17 @@ def stopping(*programs: Program) -> Iterator[None]:
     finally:
         for program in reversed(programs):
             program.stop()
+
+
+@contextlib.contextmanager
+def listening(name: str, command: Sequence[str | Path], log: Path, **more: Any) -> Iterator[tuple[Program, int]]:
+    """Run a program that says its port; yield it and the port."""
+    program = Program(name, command, log=log, **more)
+    with stopping(program):
+        program.wait_until(lambda: re.search(r"^listening \d+$", log.read_text(), re.MULTILINE) is not None, seconds=90)
+        port = re.search(r"^listening (\d+)$", log.read_text(), re.MULTILINE)
+        assert port
+        yield program, int(port[1])
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

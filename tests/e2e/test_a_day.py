@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import api_metrics
-import compare_native
-import deep_json
 import function_hosts
-import native_log
 import pytest
-import records
 import webhooks
 from api_metrics import Reading
 from certificates import Authority
 from control_plane import ControlPlane
 from function_hosts import Endpoint
-from matching import Match, match
-from native_log import Request
+from judge import events, native_log, records
+from judge.matching import Match, match
+from judge.native_log import Request
 from report import Report
 from workload import NODE, OWN_NAMESPACE, SECRETS, Workload
 
@@ -157,7 +154,7 @@ def test_a_created_object_has_the_uid_that_the_api_server_gave_it(day: Day) -> N
         checked = wrong = 0
         for request, record in host.match.pairs:
             stored = ((request.event.get("responseObject") or {}).get("metadata") or {}).get("uid")
-            asked = ((record.review["request"].get("object") or {}).get("metadata") or {}).get("uid")
+            asked = ((record.content["request"].get("object") or {}).get("metadata") or {}).get("uid")
             if request.act.operation == "CREATE" and not request.act.subresource and stored and not request.dry_run:
                 checked += 1
                 wrong += stored != asked and not record.degraded
@@ -194,17 +191,10 @@ def test_the_api_server_never_saw_us_fail(day: Day) -> None:
         assert day.metrics.rejected(host.webhook) == 0
 
 
-def test_events_of_the_records_equal_the_native_ones(
-    day: Day, directory: Path, plane: ControlPlane, report: Report
-) -> None:
+def test_events_of_the_records_equal_the_native_ones(day: Day, report: Report) -> None:
     """Rendered as Events, the records are compared field by field with the native log, as for any pair of files."""
-    ours, native = directory / "day" / "records.ndjson", directory / "day" / "native.ndjson"
-    ours.write_bytes(b"".join(_lines_within(records.lines(day.strict.endpoint.journal), day.window)))
-    with plane.audit_log.open("rb") as log:
-        native.write_bytes(b"".join(_events_within(log, day.window)))
-    with deep_json.allowed():
-        compared = compare_native.compare_files(ours, native)
-        table = list(compare_native.report(compared))
+    compared = events.compare(day.strict.match)
+    table = list(events.report(compared))
     report.say("Events beside the native log, field by field", "```", *table, "```")
     assert not compared.below_targets(), "\n".join(table)
 
@@ -250,18 +240,6 @@ def test_no_secret_reaches_a_journal_or_a_log(day: Day) -> None:
 def _parts_that_leave_out() -> list[str]:
     (webhook,) = webhooks.configuration("any", "", "")["webhooks"]
     return ["namespaceSelector", *(condition["name"] for condition in webhook["matchConditions"])]
-
-
-def _lines_within(lines: Iterable[bytes], window: Window) -> Iterator[bytes]:
-    return (line for line in lines if window.since <= records.parse(line).received <= window.until)
-
-
-def _events_within(lines: Iterable[bytes], window: Window) -> Iterator[bytes]:
-    for line in lines:
-        event = deep_json.parse(line)
-        began, ended = (native_log.seconds(event[field]) for field in ("requestReceivedTimestamp", "stageTimestamp"))
-        if window.since <= began and ended <= window.until:
-            yield line
 
 
 def _assert_none(what: str, found: list[Any]) -> None:

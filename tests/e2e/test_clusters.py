@@ -16,11 +16,11 @@ import api_metrics
 import function_hosts
 import load
 import pytest
-import records
 import webhooks
 import yaml
 from control_plane import ControlPlane
 from function_hosts import TREE, Serve
+from judge import records
 from report import Report
 
 NAMES = ("prod-eu", "prod-us", "staging")
@@ -109,7 +109,7 @@ def test_every_record_names_its_cluster_and_a_rotation_loses_nothing(
         log = server.log.read_bytes()
     for name in NAMES:
         recorded = [record for record in found if record.act.namespace == namespace(name)]
-        assert {record.review["cluster"] for record in recorded} == {name}
+        assert {record.content["cluster"] for record in recorded} == {name}
         names = [record.act.name for record in recorded]
         missing = written[name].created - set(names)
         failed = metrics.failed_open(webhooks.webhook_name(f"clusters-{name}"))

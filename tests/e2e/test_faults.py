@@ -19,17 +19,16 @@ import api_metrics
 import cluster_service
 import function_hosts
 import load
-import native_log
 import pytest
-import records
 import webhooks
 from api_metrics import Reading
 from certificates import Authority, Pair
 from control_plane import ControlPlane
 from function_hosts import Endpoint, Serve
+from judge import native_log, records
+from judge.matching import Match, match
+from judge.native_log import Request
 from load import Load
-from matching import Match, match
-from native_log import Request
 from report import Report
 
 SECTION = "Faults"

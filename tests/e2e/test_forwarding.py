@@ -25,7 +25,7 @@ from function_hosts import TREE
 from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
 from google.cloud.logging_v2.services.logging_service_v2.transports import LoggingServiceV2GrpcTransport
 from ports import free_ports
-from processes import Program, stopping
+from processes import Program, listening, stopping
 from report import Report
 
 from function.record import reading as record
@@ -68,17 +68,6 @@ def forward(journal: Path, sink: str, url: str, **more: str) -> tuple[int, int]:
     counts = re.match(rf"{sink}: (\d+) forwarded, (\d+) rejected", out)
     assert counts, out
     return int(counts[1]), int(counts[2])
-
-
-@contextlib.contextmanager
-def listening(name: str, command: Sequence[str | Path], log: Path, **more: Any) -> Iterator[tuple[Program, int]]:
-    """Run a receiver that says its port; yield it and the port."""
-    program = Program(name, command, log=log, **more)
-    with stopping(program):
-        program.wait_until(lambda: re.search(r"^listening \d+$", log.read_text(), re.MULTILINE) is not None, seconds=90)
-        port = re.search(r"^listening (\d+)$", log.read_text(), re.MULTILINE)
-        assert port
-        yield program, int(port[1])
 
 
 @contextlib.contextmanager

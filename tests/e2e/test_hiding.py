@@ -8,13 +8,12 @@ from typing import Any
 
 import api_metrics
 import function_hosts
-import native_log
 import pytest
-import records
 import webhooks
 from api import MERGE_PATCH
 from control_plane import ControlPlane
-from matching import match
+from judge import native_log, records
+from judge.matching import match
 from report import Report
 from workload import deployment, wait_for
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ...configuration import parsers
-from ...configuration.settings import FILE_HINT, Mistake, Setting, SinkSettings, Values
+from ...configuration.settings import FILE_HINT, Mistake, Setting, SinkSettings, Values, filled
 from ...record.reading import Record
 from ..http import Credentials, Poster, judged
 from ..sink import DELIVERED, BatchBounds, Outcome, Payload, Retry, TooLarge
@@ -36,12 +36,7 @@ class AuditWebhookSettings(msgspec.Struct, frozen=True):
 
 
 def _read(values: Values) -> AuditWebhookSettings:
-    return AuditWebhookSettings(
-        url=values["AUDIT_WEBHOOK_URL"],
-        ca_file=values["AUDIT_WEBHOOK_CA_FILE"],
-        token_file=values["AUDIT_WEBHOOK_TOKEN_FILE"],
-        bounds=batch_bounds("WEBHOOK", values),
-    )
+    return filled(AuditWebhookSettings, "WEBHOOK", values, bounds=batch_bounds("WEBHOOK", values))
 
 
 def _mistakes(values: Values, wanted: bool) -> list[Mistake]:

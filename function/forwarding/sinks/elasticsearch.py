@@ -15,7 +15,7 @@ import msgspec
 import orjson
 
 from ...configuration import parsers
-from ...configuration.settings import FILE_HINT, Mistake, Setting, SinkSettings, Values
+from ...configuration.settings import FILE_HINT, Mistake, Setting, SinkSettings, Values, filled
 from ...record.reading import Record
 from ..http import Answer, Credentials, Poster, judged
 from ..sink import DELIVERED, BatchBounds, Outcome, Payload, Refused, Rejected, Retry, SinkError, TooLarge
@@ -58,16 +58,7 @@ class ElasticsearchSettings(msgspec.Struct, frozen=True):
 
 
 def _read(values: Values) -> ElasticsearchSettings:
-    return ElasticsearchSettings(
-        url=values["AUDIT_ELASTICSEARCH_URL"],
-        index=values["AUDIT_ELASTICSEARCH_INDEX"],
-        template=values["AUDIT_ELASTICSEARCH_TEMPLATE"],
-        ca_file=values["AUDIT_ELASTICSEARCH_CA_FILE"],
-        api_key_file=values["AUDIT_ELASTICSEARCH_API_KEY_FILE"],
-        username=values["AUDIT_ELASTICSEARCH_USERNAME"],
-        password_file=values["AUDIT_ELASTICSEARCH_PASSWORD_FILE"],
-        bounds=batch_bounds("ELASTICSEARCH", values),
-    )
+    return filled(ElasticsearchSettings, "ELASTICSEARCH", values, bounds=batch_bounds("ELASTICSEARCH", values))
 
 
 def _mistakes(values: Values, wanted: bool) -> list[Mistake]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from ...configuration import parsers
-from ...configuration.settings import Mistake, Setting, SinkSettings, Values
+from ...configuration.settings import Mistake, Setting, SinkSettings, Values, filled
 from ..sink import BatchBounds, Sink
 from ..sink_kind import URL_HINT, BatchMaxima, SinkKind, batch_bounds, batch_settings, missing
 
@@ -46,14 +46,10 @@ class GoogleCloudLoggingSettings(msgspec.Struct, frozen=True):
 
 
 def _read(values: Values) -> GoogleCloudLoggingSettings:
-    return GoogleCloudLoggingSettings(
-        project=values[_PROJECT],
-        log_name=values["AUDIT_GOOGLE_CLOUD_LOGGING_LOG_NAME"],
-        location=values["AUDIT_GOOGLE_CLOUD_LOGGING_LOCATION"],
-        cluster=values["AUDIT_GOOGLE_CLOUD_LOGGING_CLUSTER"] or values["AUDIT_CLUSTER_NAME"],
-        url=values["AUDIT_GOOGLE_CLOUD_LOGGING_URL"],
-        bounds=batch_bounds("GOOGLE_CLOUD_LOGGING", values),
-    )
+    section = "GOOGLE_CLOUD_LOGGING"
+    cluster = values["AUDIT_GOOGLE_CLOUD_LOGGING_CLUSTER"] or values["AUDIT_CLUSTER_NAME"]
+    bounds = batch_bounds(section, values)
+    return filled(GoogleCloudLoggingSettings, section, values, cluster=cluster, bounds=bounds)
 
 
 def _mistakes(values: Values, wanted: bool) -> list[Mistake]:

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 LEVELS_MAX = 10_000
-
-
-@contextlib.contextmanager
-def allowed() -> Iterator[None]:
-    """Let parsers go `LEVELS_MAX` deep."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(LEVELS_MAX)
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(limit)
 
 
 def parse(line: bytes) -> Any:
@@ -27,5 +14,9 @@ def parse(line: bytes) -> Any:
     try:
         return json.loads(line)
     except RecursionError:
-        with allowed():
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(LEVELS_MAX)
+        try:
             return json.loads(line)
+        finally:
+            sys.setrecursionlimit(limit)

@@ -5,14 +5,21 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import deep_json
+from . import deep_json
 
+OPERATIONS = {
+    "create": "CREATE",
+    "update": "UPDATE",
+    "patch": "UPDATE",
+    "delete": "DELETE",
+    "deletecollection": "DELETE",
+}
 CONNECTS = {"exec", "attach", "portforward", "proxy"}
 CONNECTABLE = {"pods", "services", "nodes"}
 
@@ -42,6 +49,13 @@ class Act(NamedTuple):
     namespace: str
     name: str
 
+    @classmethod
+    def on(cls, reference: Mapping[str, Any], user: Mapping[str, Any], operation: str, name: str) -> Act:
+        """Return what a user did to what an objectRef refers to. A Namespace is in no namespace."""
+        resource = f"{reference.get('apiGroup', '')}/{reference['resource']}"
+        namespace = "" if resource == "/namespaces" else reference.get("namespace", "")
+        return cls(user.get("username", ""), operation, resource, reference.get("subresource", ""), namespace, name)
+
     def __str__(self) -> str:
         what = self.resource + (f"/{self.subresource}" if self.subresource else "")
         where = f"{self.namespace}/{self.name}" if self.namespace else self.name
@@ -52,18 +66,37 @@ class Act(NamedTuple):
 class Request:
     """One request of the native log that admission may have seen, or one object of a deleted collection.
 
-    ``began`` and ``ended`` are seconds since the epoch. ``must`` says that admission saw it for certain.
+    ``began`` and ``ended`` are seconds since the epoch. ``unseen`` says why admission may not have seen it, and is
+    empty where it did for certain.
     """
 
     act: Act
     began: float
     ended: float
-    must: bool
+    unseen: str
     code: int
     dry_run: bool
     audit_id: str
     failed_open: frozenset[str]  # names of webhooks
     event: dict[str, Any] = field(repr=False)
+
+    @property
+    def must(self) -> bool:
+        return not self.unseen
+
+    @property
+    def admitted(self) -> bool:
+        return 200 <= self.code < 300 or self.code == 101
+
+    @property
+    def version(self) -> str:
+        """Return which version of the object the client sent with an update, if it did."""
+        return str(self.event["objectRef"].get("resourceVersion", ""))
+
+    @property
+    def hides_items(self) -> bool:
+        """Whether this is a deletecollection of which the log does not say what it deleted."""
+        return self.event["verb"] == "deletecollection" and "responseObject" not in self.event
 
     def __str__(self) -> str:
         return f"{self.act} ({self.event['verb']}, {self.code}, {self.event['requestReceivedTimestamp']})"
@@ -73,23 +106,27 @@ def read(log: Path, *, since: float = 0.0, offset: int = 0) -> list[Request]:
     """Return the requests that began at ``since`` or later and are logged behind ``offset`` bytes, as they ended."""
     with log.open("rb") as lines:
         lines.seek(offset)
-        events = [deep_json.parse(line) for line in lines if line.endswith(b"\n")]
-    late = [event for event in events if seconds(event["requestReceivedTimestamp"]) >= since]
-    return without_lost_races([request for event in _one_a_request(late) for request in _requests(event)])
+        return [one for one in parse(line for line in lines if line.endswith(b"\n")) if one.began >= since]
+
+
+def parse(lines: Iterable[bytes]) -> list[Request]:
+    """Return the requests of a log. Raises `ValueError`."""
+    events = [deep_json.parse(line) for line in lines if line.strip()]
+    return without_lost_races([request for event in _one_a_request(events) for request in _requests(event)])
 
 
 def without_lost_races(requests: list[Request]) -> list[Request]:
-    """Return the requests, those that may have come too late no longer marked as seen by admission for certain.
+    """Return the requests, those that may have come too late marked as unseen.
 
     A deletecollection lists first, then deletes one by one, and passes over what somebody else has deleted meanwhile
     without asking admission. Its answer has that object all the same.
     """
     alone: dict[tuple[str, ...], list[Request]] = defaultdict(list)
     for request in requests:
-        if request.event["verb"] == "delete" and 200 <= request.code < 300 and not request.dry_run:
+        if request.event["verb"] == "delete" and request.admitted and not request.dry_run:
             alone[request.act[2:]].append(request)
     return [
-        dataclasses.replace(request, must=False)
+        dataclasses.replace(request, unseen="deletecollection of what somebody else deleted meanwhile")
         if request.event["verb"] == "deletecollection"
         and any(one.began <= request.ended and one.ended >= request.began for one in alone.get(request.act[2:], ()))
         else request
@@ -115,58 +152,28 @@ def _one_a_request(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]
 
 
 def _requests(event: dict[str, Any]) -> Iterator[Request]:
-    ref = event.get("objectRef")
-    if not ref or (ref.get("apiGroup", ""), ref["resource"]) in NEVER_SEEN:
+    ref = event.get("objectRef") or {}
+    operation = _operation(event, ref)
+    if not operation or not ref.get("resource"):
         return
     if event["verb"] == "deletecollection":
-        deleted = (event.get("responseObject") or {}).get("items") or []
-        for item in deleted:
-            yield _request(event, "DELETE", item["metadata"]["name"])
-        if not deleted:
-            yield _request(event, "DELETE", ANY_NAME)
-        return
-    yield _request(event, _operation(event, ref), _name(event, ref))
-
-
-def _request(event: dict[str, Any], operation: str, name: str) -> Request:
-    ref = event["objectRef"]
-    code = (event.get("responseStatus") or {}).get("code", 0)
-    annotations = event.get("annotations") or {}
-    user = (event.get("impersonatedUser") or event["user"])["username"]
-    resource = f"{ref.get('apiGroup', '')}/{ref['resource']}"
-    namespace = "" if resource == "/namespaces" else ref.get("namespace", "")
-    return Request(
-        Act(user, operation, resource, ref.get("subresource", ""), namespace, name),
-        seconds(event["requestReceivedTimestamp"]),
-        seconds(event["stageTimestamp"]),
-        must=_was_admitted(event, operation, name, code),
-        code=code,
-        dry_run=re.search(r"[?&]dryRun=All", event["requestURI"]) is not None or _asks_dry_run(event),
-        audit_id=event["auditID"],
-        failed_open=frozenset(
-            value for key, value in annotations.items() if key.startswith("failed-open.validating.webhook.")
-        ),
-        event=event,
-    )
-
-
-def _was_admitted(event: dict[str, Any], operation: str, name: str, code: int) -> bool:
-    """Return whether the answer proves that admission was asked.
-
-    A CONNECT fails behind admission here, because there is no kubelet: any answer of the connection itself counts.
-    """
-    if operation == "CONNECT":
-        return code not in (401, 403, 404, 405)
-    return 200 <= code < 300 and name != ANY_NAME
+        for item in (event.get("responseObject") or {}).get("items") or [{"metadata": {"name": ANY_NAME}}]:
+            yield _request(event, operation, item["metadata"]["name"])
+    else:
+        yield _request(event, operation, _name(event, ref))
 
 
 def _operation(event: dict[str, Any], ref: dict[str, Any]) -> str:
+    """Return admission's word for it, empty for what is no matter of admission."""
     if ref.get("subresource") in CONNECTS and ref["resource"] in CONNECTABLE:
         return "CONNECT"
-    code = (event.get("responseStatus") or {}).get("code")
-    if event["verb"] in ("patch", "update"):
-        return "CREATE" if code == 201 else "UPDATE"  # server-side apply creates; so do some PUTs
-    return str(event["verb"]).upper()
+    if event["verb"] in ("patch", "update") and _code(event) == 201:
+        return "CREATE"  # server-side apply creates; so do some PUTs
+    return OPERATIONS.get(event["verb"], "")
+
+
+def _code(event: dict[str, Any]) -> int:
+    return (event.get("responseStatus") or {}).get("code", 0)
 
 
 def _name(event: dict[str, Any], ref: dict[str, Any]) -> str:
@@ -176,8 +183,42 @@ def _name(event: dict[str, Any], ref: dict[str, Any]) -> str:
     for body in (event.get("responseObject"), event.get("requestObject")):
         if body and body.get("kind") != "Status" and body.get("metadata", {}).get("name"):
             return str(body["metadata"]["name"])
-    admitted = 200 <= (event.get("responseStatus") or {}).get("code", 0) < 300
-    return "" if admitted else ANY_NAME  # reviews of access have no name
+    answered = 200 <= _code(event) < 300 and "responseObject" in event
+    return "" if answered else ANY_NAME  # reviews of access have no name
+
+
+def _request(event: dict[str, Any], operation: str, name: str) -> Request:
+    annotations = event.get("annotations") or {}
+    return Request(
+        Act.on(event["objectRef"], event.get("impersonatedUser") or event["user"], operation, name),
+        seconds(event["requestReceivedTimestamp"]),
+        seconds(event["stageTimestamp"]),
+        unseen=_unseen(event, operation, name),
+        code=_code(event),
+        dry_run=re.search(r"[?&]dryRun=All", event["requestURI"]) is not None or _asks_dry_run(event),
+        audit_id=event["auditID"],
+        failed_open=frozenset(
+            value for key, value in annotations.items() if key.startswith("failed-open.validating.webhook.")
+        ),
+        event=event,
+    )
+
+
+def _unseen(event: dict[str, Any], operation: str, name: str) -> str:
+    """Return why the answer does not prove that admission was asked; empty where it does.
+
+    A CONNECT fails behind admission here, because there is no kubelet: any answer of the connection itself counts.
+    """
+    ref, code = event["objectRef"], _code(event)
+    if (ref.get("apiGroup", ""), ref["resource"]) in NEVER_SEEN:
+        return "webhook configurations and admission policies: never sent"
+    if operation == "CONNECT" and code not in (401, 403, 404, 405):
+        return ""
+    if not 200 <= code < 300:
+        return f"refused ({code})"
+    if event["verb"] == "deletecollection" and name == ANY_NAME:
+        return "deletecollection of nothing (or of nothing that shows)"
+    return ""
 
 
 def _asks_dry_run(event: dict[str, Any]) -> bool:

@@ -1,0 +1,8 @@
+"""How often a property is tried: the one idiom for what `--long` adds."""
+
+import pytest
+
+
+def counts(ordinary, full):
+    """Give a test its ``count``: an ordinary one always, the full one under `--long` as well."""
+    return pytest.mark.parametrize("count", [ordinary, pytest.param(full, marks=pytest.mark.long)])
