@@ -72,7 +72,7 @@ def recorded(reviews, target, **settings_):
     """Return records as the function makes them of reviews."""
     policy = settings_.pop("policy", Policy(rules=(Rule(level=Level.REQUEST),)))
     recorder = Recorder(policy, Redactor(Rules((), ())), target, **settings_)
-    lines = [recorder.line(decode_review(one.body()), received_ns=one.received_ns, cluster="") for one in reviews]
+    lines = [recorder.record(one.body(), received_ns=one.received_ns, cluster="")[1] for one in reviews]
     return [read(line) for line in lines if line is not None]
 
 
