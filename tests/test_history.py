@@ -24,6 +24,7 @@ from function.history.objects import steps
 from function.history.patches import undone
 from function.history.states import RACE_NS
 from function.history.steps import Cause, Certainty
+from function.history.survey import survey
 from function.history.values import decode, encode, same
 from function.policy import Policy
 from function.policy.policy import Level, Rule
@@ -748,3 +749,25 @@ def test_other_kinds_are_not_meant(text, group, resource):
 def test_what_is_no_kind_and_name(text):
     with pytest.raises(ValueError, match="KIND/NAME"):
         parse_wanted(text)
+
+
+# -- one pass for a report --------------------------------------------------------------------------------------------
+
+
+def test_a_survey_is_what_the_parts_say(fewer_seeds):
+    """Objects as `at` has them at the end, every request of every account, all gaps, every step once."""
+    for seed in list(fewer_seeds)[:10]:
+        records = rendered(Cluster(seed).run(OPERATIONS), target_of(seed))
+        del records[len(records) // 2]
+        seen = []
+        found = survey(records, each=seen.append)
+        expected = list(steps(records))
+        assert sorted(step.change.record.uid for step in seen if step.change) == sorted(
+            step.change.record.uid for step in expected if step.change
+        )
+        assert found.gaps == [gap for gap in map(gap_of, seen) if gap]
+        assert {one.of.uid for one in found.objects() if one.content} == {
+            one.of.uid for one in at(expected, 1 << 62) if one.content
+        }
+        users = collections.Counter(record.user for record in records)
+        assert {user: account.total for user, account in found.accounts.items()} == users

@@ -255,7 +255,9 @@ class Chain:
             following = after if (is_all and number == len(changes)) else self._after(change, present)
             known = self._known(change.record.uid) is True
             weak = best.weak or best.leftovers or best.is_blind
-            certainty = Certainty.UNKNOWN if weak and not known else Certainty.IN_FORCE
+            # Whoever starts from a stored object with this uid proves its creation, whatever became of it since.
+            is_proven = known or change.action is Action.CREATE
+            certainty = Certainty.UNKNOWN if weak and not is_proven else Certainty.IN_FORCE
             cause = Cause.KNOWN if known else best.cause if change is best.change else Cause.WORKED_OUT
             yield Step(self.of, change, present, following, certainty, cause)
             present, present_ns = following, change.received_ns

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .values import Float, Missing, is_redacted
 
-__all__ = ["Line", "lines", "restorable", "special_paths", "without_noise", "yaml"]
+__all__ = ["LAST_APPLIED", "Line", "lines", "restorable", "special_paths", "without_noise", "yaml"]
 
 # A reader looks no further than 1,024 characters for the colon behind a key.
 KEY_LENGTH_MAX = 1000
