@@ -174,6 +174,31 @@ def test_at_is_what_was_stored(seeds):
     assert counts["unknown, right"] > 10 * counts["unknown, wrong"]
 
 
+def test_forgetting_deleted_objects_changes_nothing(fewer_seeds):
+    """What is certain is the same; after a refused DELETE and a long silence, hardly an object seems to be gone."""
+    counts = collections.Counter()
+    for seed in fewer_seeds:
+        cluster = Cluster(seed)
+        records = rendered(cluster.run(150), target_of(seed))
+        found, other = list(steps(records)), list(steps(records, forgetting=True))
+        for moment in cluster.moments[::11]:
+            one, two = said(at(found, moment)), said(at(other, moment))
+            assert all(one[path] == two[path] for path in one.keys() & two.keys()), (seed, moment)
+            counts["same"] += len(one.keys() & two.keys())
+            counts["other"] += len(one.keys() ^ two.keys())
+        assert len(gaps(found)) == len(gaps(other)) == 0
+    print(dict(counts))
+    assert counts["other"] < counts["same"] / 50
+
+
+def said(found):
+    return {
+        path_of(one.of): encode(one.content.value())
+        for one in found
+        if one.content is not None and one.certainty is Certainty.IN_FORCE
+    }
+
+
 def check_at(cluster, reviews, found, seed, counts):
     for moment in cluster.moments[:: 7 if len(cluster.moments) > 20 else 1]:
         stored = cluster.at(moment)

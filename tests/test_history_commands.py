@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import zoneinfo
@@ -250,6 +251,105 @@ def dropped_update(reviews):
                 same = {k: later.get(k) for k in ("data", "spec")} == {k: new.get(k) for k in ("data", "spec")}
                 return review if same else None
     return None
+
+
+# -- the index --------------------------------------------------------------------------------------------------------
+
+
+def questions(cluster, seed):
+    """Return commands about a model's journal."""
+    random = Random(seed)
+    first, last = sorted(random.sample(cluster.moments[1:], 2))
+    wanted = random.choice(["deploy/web", "Widget/db", "cm/web", "pod/db"]), "-n", "shop"
+    return [
+        ["history", *wanted, "--all"], ["at", rfc3339(first), *wanted], ["blame", *wanted], ["who", "alice"],
+        ["at", rfc3339(first), "--all"], ["at", rfc3339(last), "-n", "shop"],
+        ["at", "2027-01-01", "-n", "ops", "--restore"],
+        ["diff", rfc3339(first), rfc3339(last)], ["diff", rfc3339(first), rfc3339(last), "-n", "shop"],
+        ["who", "system:*", "-n", "ops", "--since", rfc3339(first)], ["gaps", "-n", "shop"],
+    ]  # fmt: skip
+
+
+@counts(5, 300)
+def test_the_index_changes_no_answer(count, tmp_path, capfdbinary):
+    """But for what is not certain; nor does it when it was made half-way, and the journal has grown since."""
+    for seed in range(count):
+        cluster = Cluster(seed)
+        reviews = cluster.run(150)
+        journal, index = tmp_path / f"journal{seed}", tmp_path / f"index{seed}.sqlite"
+        target = EventFormat() if seed % 2 else None
+        write(journal / "a", reviews[: len(reviews) // 2], target)
+        run(capfdbinary, "who", "alice", "--journal", journal / "a", "--index-file", index)
+        more = [write_lines(reviews[len(reviews) // 2 :], target)]
+        segment = max((journal / "a").rglob("*.ndjson"))
+        with segment.open("ab") as file:
+            file.writelines(more)
+        for command in questions(cluster, seed):
+            expected = run(capfdbinary, *command, "--journal", journal / "a")
+            found = run(capfdbinary, *command, "--journal", journal / "a", "--index-file", index)
+            if command[0] in ("at", "diff"):
+                assert certain(found) == certain(expected), (seed, command)
+            else:
+                assert found == expected, (seed, command)
+
+
+def certain(answer):
+    """Return what is certain in it: of the rest the index may leave out what hints at it long after."""
+    code, out, err = answer
+    blocks = re.split(r"^(?=# [A-Z]\w+ \S+ as of|[AMD] )", out, flags=re.MULTILINE)
+    return code, [one for one in blocks[1:-1] if "# Not " not in one and "not known" not in one], err
+
+
+def write_lines(reviews, target=None):
+    return b"".join(
+        (target or ReviewFormat()).render(
+            decode_review(review.body()), level="Request", received_ns=review.received_ns,
+            now_ns=review.received_ns, cluster="", changes=None,
+        )
+        for review in reviews
+    )  # fmt: skip
+
+
+def test_an_index_is_made_anew_when_a_segment_was_changed(tmp_path, capfdbinary):
+    told = Told().tell("CREATE", "ConfigMap", "a", config_map("a", 0, x="1"))
+    journal, index = write(tmp_path / "journal", told.reviews), tmp_path / "index.sqlite"
+    with_index = ["--journal", journal, "--index-file", index]
+    assert run(capfdbinary, "history", "cm/a", *with_index)[0] == 0
+    assert index.stat().st_mode & 0o777 == 0o600
+    (segment,) = [path for path in journal.rglob("*.ndjson") if path.stat().st_size]
+    segment.write_bytes(write_lines(Told().tell("CREATE", "ConfigMap", "bb", config_map("bb", 0, x="1")).reviews))
+    assert run(capfdbinary, "history", "cm/bb", *with_index)[0] == 0
+    assert run(capfdbinary, "history", "cm/a", *with_index)[0] == 1
+    segment.unlink()  # retention
+    write(tmp_path / "journal" / "more", told.reviews)
+    assert run(capfdbinary, "history", "cm/a", "--journal", journal / "more", "--index-file", index)[0] == 0
+
+
+@pytest.mark.parametrize("content", [b"not a database, but long enough to look at " * 100, None])
+def test_without_a_usable_index_the_journal_is_read(content, tmp_path, capfdbinary):
+    """Another file in its place stays as it is; so does another program's database."""
+    told = Told().tell("CREATE", "ConfigMap", "a", config_map("a", 0, x="1"))
+    journal, index = write(tmp_path / "journal", told.reviews), tmp_path / "index.sqlite"
+    if content is None:
+        with contextlib.closing(sqlite3.connect(index)) as database:
+            database.execute("CREATE TABLE mine (x)")
+        content = index.read_bytes()
+    else:
+        index.write_bytes(content)
+    code, out, err = run(capfdbinary, "history", "cm/a", "--journal", journal, "--index-file", index)
+    assert (code, out) == run(capfdbinary, "history", "cm/a", "--journal", journal)[:2]
+    assert err.startswith(f"the index {index}: ")
+    assert err.endswith("; reading the journal without it\n")
+    assert index.read_bytes() == content
+
+
+def test_the_index_is_in_the_users_cache(tmp_path, monkeypatch, capfdbinary):
+    told = Told().tell("CREATE", "ConfigMap", "a", config_map("a", 0, x="1"))
+    journal = write(tmp_path / "journal", told.reviews)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert run(capfdbinary, "history", "cm/a", "--index", "--journal", journal)[0] == 0
+    assert len(list((tmp_path / "cache" / "kube-audit-function").iterdir())) == 1
+    assert b'"x"' not in next((tmp_path / "cache" / "kube-audit-function").iterdir()).read_bytes()
 
 
 # -- YAML -------------------------------------------------------------------------------------------------------------

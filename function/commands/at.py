@@ -14,7 +14,8 @@ from ..history.steps import NOT_TOLD, Cause, Certainty, Step
 from ..history.values import Unreadable, encode
 from .past.named import Named
 from .past.options import CannotAnswer, kind_and_name, moment, parser, run
-from .past.records import Journals, Select
+from .past.records import Journals
+from .past.selection import Select
 from .past.text import Output, kind_text
 from .show.text import safe
 
@@ -44,8 +45,9 @@ def main(arguments: list[str]) -> int:
 def _answer(options: argparse.Namespace, journals: Journals, output: Output) -> int:
     if (options.object is not None) + options.all + (options.namespace is not None and options.object is None) != 1:
         raise CannotAnswer("at: say which objects: KIND/NAME, -n NAMESPACE, or --all", 2)
-    named = Named(options, journals) if options.object else None
-    select = named.select() if named else Select(namespace=options.namespace, cluster=options.cluster)
+    around = (options.time, options.time)
+    named = Named(options, journals, around) if options.object else None
+    select = named.select() if named else Select(namespace=options.namespace, cluster=options.cluster, around=around)
     if options.records:
         return journals.write(select)
     found = _one(named, options, output) if named else _many(options, journals, select)

@@ -13,7 +13,8 @@ from ..history.manifest import LAST_APPLIED
 from ..history.objects import steps
 from ..history.steps import Cause, Certainty, Step
 from .past.options import CannotAnswer, moment, parser, run
-from .past.records import Journals, Select
+from .past.records import Journals
+from .past.selection import Select
 from .past.text import Output, changed, compared, object_text, patch_lines
 from .show.text import safe
 
@@ -47,7 +48,7 @@ _Name = tuple[str, str, str, str, str]
 def _answer(options: argparse.Namespace, journals: Journals, output: Output) -> int:
     if options.from_ > options.to:
         raise CannotAnswer("diff: FROM is later than TO; hint: the earlier time comes first", 2)
-    select = Select(namespace=options.namespace, cluster=options.cluster)
+    select = Select(namespace=options.namespace, cluster=options.cluster, around=(options.from_, options.to))
     if options.records:
         return journals.write(select)
     before, after = At(options.from_), At(options.to)

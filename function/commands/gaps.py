@@ -8,7 +8,8 @@ from ..history.gaps import Gap, gap_of
 from ..history.objects import steps
 from ..history.steps import Cause
 from .past.options import moment, parser, run
-from .past.records import Journals, Select
+from .past.records import Journals
+from .past.selection import Select
 from .past.text import Output, changed, object_text
 from .show.text import safe
 

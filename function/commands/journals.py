@@ -75,6 +75,14 @@ class Source:
             self._number = numbers[low]
             self._offset = self._search(self._number, since_ns)
 
+    def segment_paths(self) -> list[str]:
+        """Return the segments' files, in their order."""
+        return [self._path(number) for number in self._numbers(0)]
+
+    def skip_to(self, offset: int) -> None:
+        """Go on at a byte of the first segment, the start of a line."""
+        self._offset = offset
+
     def line_at(self, number: int, offset: int) -> bytes:
         """Return the line that starts at ``offset`` of segment ``number``. Raises `OSError`."""
         with open(self._path(number), "rb") as file:

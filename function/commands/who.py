@@ -8,7 +8,8 @@ from collections import Counter
 from ..history.accounts import Account
 from ..history.kinds import resource_text
 from .past.options import CannotAnswer, moment, parser, run
-from .past.records import Journals, Select
+from .past.records import Journals
+from .past.selection import Select
 from .past.text import Output
 from .show.text import safe
 

@@ -18,7 +18,7 @@ class Found:
     or after the time.
     """
 
-    __slots__ = ("changed_since", "content", "of", "step", "unsure")
+    __slots__ = ("_alive", "changed_since", "content", "of", "step", "unsure")
 
     def __init__(self, of: Incarnation) -> None:
         self.of = of
@@ -26,6 +26,18 @@ class Found:
         self.step: Step | None = None
         self.changed_since: list[Step] = []
         self.unsure: Step | None = None
+        self._alive: Step | None = None  # what made it what it was when it was last seen
+
+    def set(self, content: Content | None, step: Step) -> None:
+        """Take what a step has made of it."""
+        self.content, self.step, self.unsure = content, step, None
+        self._alive = step if content is not None else self._alive
+        self.changed_since.clear()
+
+    def is_seen(self) -> None:
+        """Take back a deletion that nobody knew to be stored: a review has seen the object since."""
+        if self.content is None and self._alive and self.step and self.step.certainty is Certainty.UNKNOWN:
+            self.set(self._alive.after, self._alive)
 
     @property
     def certainty(self) -> Certainty:
@@ -52,16 +64,17 @@ class At:
 
     def add(self, step: Step) -> None:
         """Take a step; those of one object in their order."""
+        found = self._found.get(step.of)
+        if found is not None and step.resumes:
+            found.is_seen()
         if step.earliest_ns > self._when_ns:
             return
-        found = self._found.get(step.of)
         if found is None:
             found = self._found[step.of] = Found(step.of)
         if step.latest_ns > self._when_ns:
             found.unsure = step if step.cause is not Cause.TRACE else None
         elif step.applied and step.after is not NOT_TOLD:
-            found.content, found.step, found.unsure = step.after, step, None
-            found.changed_since.clear()
+            found.set(step.after, step)
         elif step.applied or (step.certainty is Certainty.UNKNOWN and step.cause is Cause.NO_CONTENT):
             if found.content is None and step.applied:
                 found.content = NOT_TOLD

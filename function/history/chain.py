@@ -63,7 +63,7 @@ class Chain:
         self.free = free
         self._late: list[Step] = []
         self._epoch = self._arrived = 0
-        self._is_begun = resumed
+        self._is_begun = self._is_resumed = resumed
 
     # -- what comes in --------------------------------------------------------------------------------------------
 
@@ -120,6 +120,14 @@ class Chain:
 
     def settled(self, until_ns: int | None = None) -> Iterator[Step]:
         """Return the steps to states that were first seen up to ``until_ns``, without it to all states."""
+        return self._marked(self._settled(until_ns))
+
+    def _marked(self, found: Iterator[Step]) -> Iterator[Step]:
+        for step in found:
+            step.resumes, self._is_resumed = self._is_resumed, False
+            yield step
+
+    def _settled(self, until_ns: int | None) -> Iterator[Step]:
         states = self._states
         while len(states) > 1 and (until_ns is None or states[1].first_ns <= until_ns):
             is_told = any(state.contents for state in states[1:GUESSED_MAX]) or len(states) >= GUESSED_MAX
@@ -133,7 +141,10 @@ class Chain:
 
     def finish(self, end: End) -> Iterator[Step]:
         """Return all steps that are left, the last ones as they most likely were."""
-        yield from self.settled()
+        return self._marked(self._finish(end))
+
+    def _finish(self, end: End) -> Iterator[Step]:
+        yield from self._settled(None)
         for state in self._states:
             yield from self._begin(state)
             yield from self._last(state, end)
@@ -142,13 +153,16 @@ class Chain:
             self.free.remove(change)
             yield self._unstored(change, None, Certainty.UNKNOWN, Cause.LAST)
 
-    def is_expected_gone(self) -> bool:
-        """Return whether the last that was asked for means that there is no such object any more."""
+    def is_expected_gone(self, *, likely: bool = False) -> bool:
+        """Return whether the last that was asked for means that there is no such object any more.
+
+        Any deletion that can have been will do, unless it is to be the ``likely`` end, the one that `finish` tells.
+        """
         if not self._states:
             return False
         state = self._states[-1]
         present = None if state.is_birth else self._content(state)
-        chosen = self._likely(state, gone_after=present)
+        chosen = self._likely(state, gone_after=None if likely else present)
         if chosen is not None:
             present = self._after(chosen, present)
         for change in self._after_state(state):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from ..record.reading import Record
 from .chain import SLACK_NS, Chain, End
 from .change import Action, Change, change_of
-from .states import Known
+from .states import RACE_NS, Known
 from .steps import Cause, Certainty, Incarnation, Step
 
 __all__ = ["Objects", "steps"]
@@ -55,7 +55,7 @@ class Objects:
         self._holders: dict[Chain, Chain] = {}  # who had it when another object was to be created
         self._waiting: deque[tuple[int, Chain]] = deque()  # there is a new state
         self._leaving: deque[tuple[int, Chain]] = deque()  # deleted, as it seems
-        self._forgotten: set[tuple[str, str]] = set()
+        self._forgotten: dict[tuple[str, str], Incarnation] = {}
         self._succeeded: dict[tuple[str, str], Incarnation] = {}
 
     def add(self, record: Record) -> Iterator[Step]:
@@ -123,10 +123,9 @@ class Objects:
 
     def _begin(self, path: _Path, uid: str, earlier: Chain | None) -> Chain:
         key = (path[0], uid)
-        resumed = key in self._forgotten
-        self._forgotten.discard(key)
+        of = self._forgotten.pop(key, None)
         free = [] if earlier is None else earlier.free
-        chain = Chain(Incarnation(path, uid), self._known, self._started_ns or 0, free, resumed=resumed)
+        chain = Chain(of or Incarnation(path, uid), self._known, self._started_ns or 0, free, resumed=of is not None)
         if uid:
             self._chains[key] = chain
         if earlier is not None:
@@ -164,19 +163,22 @@ class Objects:
         """Return how sure it is that a creation failed since its name was taken; None where it was not taken."""
         holder = self._holder(chain)
         if holder is chain:
-            return None
+            earlier = self._earlier.get(chain)
+            # It was to be gone by then, and was not.
+            outlived = earlier is not None and earlier.of.is_proven and earlier.last_ns > chain.last_ns + RACE_NS
+            return Certainty.NOT_IN_FORCE if outlived and not chain.of.is_proven else None
         seen_later = holder.of.is_proven and holder.last_ns > chain.last_ns
         return Certainty.NOT_IN_FORCE if seen_later else Certainty.UNKNOWN
 
     def _forget(self, chain: Chain, until_ns: int) -> Iterator[Step]:
         key = (chain.of.cluster, chain.of.uid)
-        if self._chains.get(key) is not chain or chain.last_ns > until_ns or not chain.is_expected_gone():
+        if self._chains.get(key) is not chain or chain.last_ns > until_ns or not chain.is_expected_gone(likely=True):
             return
         if self._named.get(chain.of.path) is not chain or chain in self._earlier:
             return
         yield from chain.finish(End())
         del self._chains[key], self._named[chain.of.path]
-        self._forgotten.add(key)
+        self._forgotten[key] = chain.of
 
 
 def _path(change: Change) -> _Path:

@@ -76,7 +76,7 @@ class Step:
     A state is None where there was no object. Where the step was not ``applied``, the object stayed as it was.
     ``change`` is None where the journal has no review of it; it was between ``earliest_ns`` and ``latest_ns``, which
     for a change are when it was received. ``leftovers`` are the differences that no review explains, and ``lost_to``
-    is what was stored in its place.
+    is what was stored in its place. It ``resumes`` the past of an object that was taken to be gone.
     """
 
     __slots__ = (
@@ -91,6 +91,7 @@ class Step:
         "leftovers",
         "lost_to",
         "of",
+        "resumes",
     )
 
     def __init__(
@@ -117,3 +118,4 @@ class Step:
         self.earliest_ns, self.latest_ns = (change.received_ns,) * 2 if change else between_ns
         self.leftovers = leftovers
         self.lost_to = lost_to
+        self.resumes = False

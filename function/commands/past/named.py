@@ -13,7 +13,8 @@ from ...history.steps import Incarnation, Step
 from ...record.reading import Record
 from ..show.text import safe
 from .options import CannotAnswer
-from .records import DEFINITIONS, Journals, Select
+from .records import Journals
+from .selection import DEFINITIONS, Select
 
 __all__ = ["Named"]
 
@@ -23,7 +24,8 @@ Path = tuple[str, str, str, str, str]
 class Named:
     """What ``-n``, ``--cluster`` and KIND/NAME of the command line say of one object."""
 
-    def __init__(self, options: argparse.Namespace, journals: Journals) -> None:
+    def __init__(self, options: argparse.Namespace, journals: Journals, around: tuple[int, int] | None = None) -> None:
+        self._around = around
         self.wanted: Wanted = options.object
         self._namespace: str | None = options.namespace
         self._cluster: str | None = options.cluster
@@ -34,7 +36,7 @@ class Named:
     def select(self) -> Select:
         """Return which records can be about it."""
         is_custom = not self.wanted.types
-        return Select(self.wanted.name, self._namespace, self._cluster, with_definitions=is_custom)
+        return Select(self.wanted.name, self._namespace, self._cluster, with_definitions=is_custom, around=self._around)
 
     def steps(self) -> Iterator[Step]:
         """Return the steps of all objects of the name whose kind may be meant: `chosen` tells when all are read."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from ...history.kinds import Wanted, parse_wanted
+from .index import default_path
 from .records import Journals
 from .text import Output
 from .times import Clock, parse_time
@@ -40,6 +41,10 @@ def parser(command: str, description: str, epilog: str = "") -> argparse.Argumen
         help=f"a journal, one writer's directory, a segment (also .gz), or - for standard input; may be repeated "
         f"(default: {JOURNAL}, or ./journal)",
     )
+    made.add_argument(
+        "--index", action="store_true", help="keep an index in the user's cache: later answers come at once"
+    )
+    made.add_argument("--index-file", metavar="FILE", default="", help="keep the index in this file instead")
     made.add_argument("--cluster", metavar="NAME", help="only this cluster's records, in a journal of several")
     made.add_argument("--utc", action="store_true", help="times in UTC, also on a terminal")
     made.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="auto: on a terminal")
@@ -78,7 +83,8 @@ def run(
     except SystemExit as stop:
         return int(stop.code or 0)
     try:
-        journals = Journals(_paths(options))
+        paths = _paths(options)
+        journals = Journals(paths, options.index_file or (default_path(paths) if options.index else ""))
         output = Output(
             Clock(dt.UTC if options.utc or not sys.stdout.isatty() else None),
             colour=options.color == "always"

@@ -4,43 +4,30 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from ...configuration.units import format_bytes
 from ...record import reading
 from ...record.reading import NotARecord, Record
-from ..journals import Source, merged, opened_sources
+from ..journals import Source, Stream, merged, opened_sources
 from ..progress import Progress
 from ..show.filtering import Filter, candidates
+from .index import Index, Unusable
+from .selection import DEFINITIONS, Select
 
-__all__ = ["OUT_OF_ORDER_NS", "Journals", "Select"]
+__all__ = ["Journals"]
 
 PROGRESS_AFTER_SECONDS = 2.0
 # A record is written when its answer is due: up to so long after it was received, behind later ones.
 OUT_OF_ORDER_NS = 60 * 10**9
-DEFINITIONS = "customresourcedefinitions"
-
-
-class Select(NamedTuple):
-    """Which records are wanted: those with each of the values that are given. Empty ones ask for nothing.
-
-    ``with_definitions`` adds those of CustomResourceDefinitions: they tell what else a kind is called.
-    """
-
-    name: str = ""
-    namespace: str | None = None
-    cluster: str | None = None
-    user: str = ""
-    since_ns: int = 0
-    with_definitions: bool = False
 
 
 class Journals:
-    """Some journals, read as one."""
+    """Some journals, read as one; with the index in the file ``index``, where that is not empty."""
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[str], index: str = "") -> None:
         """Find what is to be read. Raises `OSError`."""
         self._sources = opened_sources(paths)
+        self._index = index
         self.no_records = 0
         self._done = self._total = 0
         self._progress = Progress("", after=PROGRESS_AFTER_SECONDS, shown=format_bytes)
@@ -50,6 +37,25 @@ class Journals:
 
     def records(self, select: Select) -> Iterator[Record]:
         """Return the records that are wanted, by time. Raises `OSError`."""
+        if self._index and select.is_narrow:
+            try:
+                indexed = self._up_to_date()
+            except Unusable as error:
+                print(f"{error}; reading the journal without it", file=sys.stderr)
+            else:
+                yield from indexed.records(select)
+                return
+        yield from self._read_through(select)
+
+    def _up_to_date(self) -> Index:
+        if any(isinstance(source, Stream) for source in self._sources):
+            raise Unusable("standard input and compressed segments have no index")
+        index = Index(self._index)
+        self.no_records += index.update(self._sources, self._progress.show)
+        self._progress.end()
+        return index
+
+    def _read_through(self, select: Select) -> Iterator[Record]:
         wanted = _filter(select)
         needles = list(wanted.needles)
         if select.with_definitions and needles:
@@ -97,9 +103,12 @@ class Journals:
 
 def _filter(select: Select) -> Filter:
     wanted = {
-        "name": [select.name] if select.name else [],
-        "namespace": [] if select.namespace is None else [select.namespace],
-        "cluster": [] if select.cluster is None else [select.cluster],
-        "user": [select.user] if select.user else [],
+        field: [] if value is None else [value]
+        for field, value in (
+            ("name", select.name),
+            ("namespace", select.namespace),
+            ("cluster", select.cluster),
+            ("user", select.user),
+        )
     }
     return Filter(wanted, select.since_ns)
