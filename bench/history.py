@@ -2,8 +2,9 @@
 
     python bench/history.py [--bytes 1000000000] [--rounds 3] [--scratch DIR]
 
-The journal repeats a recorded minute of a real cluster, each time with other uids, in one of twenty namespaces: objects
-of one name are created, changed, deleted, and created again. Each figure is of a whole process, its start included.
+The journal repeats a recorded minute of a real cluster, each time with other uids, in one of a hundred namespaces:
+objects of one name are created, changed, deleted, and created again. Each figure is of a whole process, its start
+included.
 Exit code 1: something is slower, or needs more memory, than docs/investigating.md promises.
 """
 
@@ -30,7 +31,7 @@ from function.review import decode  # noqa: E402
 START_NS = 1_800_000_000_000_000_000
 STEP_NS = 10_000_000
 SEGMENT_BYTES = 100 << 20
-NAMESPACES = 20
+NAMESPACES = 100
 WRITER = "bench-20270115T080000Z-00000000"
 _UID = re.compile(rb"\b([0-9a-f]{8})(-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\b")
 

@@ -140,15 +140,18 @@ def _row(step: Step, output: Output, options: argparse.Namespace) -> _Row:
     content = [one for one in found or [] if area(one) == "content"]
     folded = _folded(step, has_content=bool(content) or found is None, has_status=bool(found))
     patch: list[str] = []
-    if options.patch and (options.all or not folded):
-        patch = list(patch_lines(before, after, with_status=options.all))
+    texts: list[str] = []
+    if options.all or not folded:
+        texts = changed(_interesting(content or found or []))
+        if options.patch:
+            patch = list(patch_lines(before, after, with_status=options.all))
     record = step.change.record if step.change else None
     return _Row(
         step.latest_ns,
         _verb(record),
         safe(record.user) if record else "(not recorded)",
         _generations(before, after),
-        _changes(step, changed(_interesting(content or found or [])), is_told=found is not None),
+        _changes(step, texts, is_told=found is not None),
         _notes(step, output),
         folded,
         patch,

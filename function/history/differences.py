@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
-from .values import Missing, encode, same
+from .values import Missing, encode, is_plainly_same, same
 
 __all__ = ["Difference", "Element", "Path", "aligned", "differences", "path_text", "value_text"]
 
@@ -94,6 +94,8 @@ def _is_plain(text: str) -> bool:
 
 def _compared(old: Any, new: Any, lenient: bool, path: Path) -> Iterator[Difference]:
     if isinstance(old, dict) and isinstance(new, dict):
+        if is_plainly_same(old, new):
+            return
         for name in old:
             if name not in new:
                 yield Difference((*path, name), old[name], ABSENT)

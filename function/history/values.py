@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 import json
+import marshal
 import re
 from typing import Any, Self
 
 import msgspec
 from msgspec import Raw
 
-__all__ = ["DEPTH_MAX", "Float", "Missing", "Unreadable", "decode", "encode", "is_redacted", "same"]
+__all__ = ["DEPTH_MAX", "Float", "Missing", "Unreadable", "decode", "encode", "is_plainly_same", "is_redacted", "same"]
 
 # Deeper objects are kept as bytes, and not compared: no Kubernetes type comes near it.
 DEPTH_MAX = 200
@@ -62,11 +63,14 @@ def same(one: Any, other: Any, *, lenient: bool = False) -> bool:
     two digests.
     """
     if isinstance(one, dict) and isinstance(other, dict):
-        return len(one) == len(other) and all(
-            name in other and same(value, other[name], lenient=lenient) for name, value in one.items()
+        return is_plainly_same(one, other) or (
+            len(one) == len(other)
+            and all(name in other and same(value, other[name], lenient=lenient) for name, value in one.items())
         )
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(same(a, b, lenient=lenient) for a, b in zip(one, other, strict=True))
+        return is_plainly_same(one, other) or (
+            len(one) == len(other) and all(same(a, b, lenient=lenient) for a, b in zip(one, other, strict=True))
+        )
     if lenient and _tells_nothing(one, other):
         return True
     if isinstance(one, bool) or isinstance(other, bool):
@@ -74,6 +78,16 @@ def same(one: Any, other: Any, *, lenient: bool = False) -> bool:
     if isinstance(one, Float) and isinstance(other, Float) and abs(one) == float("inf"):
         return one.text == other.text
     return bool(one == other)
+
+
+def is_plainly_same(one: Any, other: Any) -> bool:
+    """Return whether two values are spelled alike, which is quickly seen; those that are not may be the same too."""
+    if one != other:  # to Python 1 is True: that they are equal is not enough
+        return False
+    try:
+        return marshal.dumps(one, 2) == marshal.dumps(other, 2)
+    except ValueError:  # a Float
+        return False
 
 
 _redacted = re.compile(r"\[REDACTED(?::hmac-sha256:[0-9a-f]{32})?\]").fullmatch

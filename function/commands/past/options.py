@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import os
+import re
 import sys
+import time
 from collections.abc import Callable
 
 from ...history.kinds import Wanted, parse_wanted
@@ -46,7 +48,8 @@ def parser(command: str, description: str, epilog: str = "") -> argparse.Argumen
     )
     made.add_argument("--index-file", metavar="FILE", default="", help="keep the index in this file instead")
     made.add_argument("--cluster", metavar="NAME", help="only this cluster's records, in a journal of several")
-    made.add_argument("--utc", action="store_true", help="times in UTC, also on a terminal")
+    made.add_argument("--utc", action="store_true", help="print times in UTC, also on a terminal")
+    made.add_argument("--zone", metavar="+HH:MM", help="read and print times in this zone instead of the machine's")
     made.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="auto: on a terminal")
     made.add_argument(
         "--records",
@@ -79,6 +82,7 @@ def run(
 ) -> int:
     """Parse, open the journals, answer, and return the exit code: 2 for usage or an unreadable journal, 130 for ^C."""
     try:
+        _live_in_the_zone(arguments)
         options = made.parse_args(arguments)
     except SystemExit as stop:
         return int(stop.code or 0)
@@ -86,11 +90,13 @@ def run(
         paths = _paths(options)
         journals = Journals(paths, options.index_file or (default_path(paths) if options.index else ""))
         output = Output(
-            Clock(dt.UTC if options.utc or not sys.stdout.isatty() else None),
+            Clock(dt.UTC if options.utc or not (options.zone or sys.stdout.isatty()) else None),
             colour=options.color == "always"
             or (options.color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")),
         )
         if not journals.started_ns:
+            if options.records:
+                return 0
             raise CannotAnswer(f"{', '.join(_paths(options))}: no record is there; {_hint(options)}", 2)
         code = answer(options, journals, output)
         sys.stdout.flush()
@@ -107,6 +113,21 @@ def run(
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _live_in_the_zone(arguments: list[str]) -> None:
+    """Let this process's own zone be the one that ``--zone`` says, before other arguments are read as times."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--zone", default="")
+    zone = early.parse_known_args(arguments)[0].zone
+    found = re.fullmatch(r"([+-])(\d\d):(\d\d)", zone)
+    if found:
+        west = "-" if found[1] == "+" else "+"  # POSIX counts westwards
+        os.environ["TZ"] = f"<{'UTC' if zone[1:] == '00:00' else zone.replace(':', '')}>{west}{found[2]}:{found[3]}"
+        time.tzset()
+    elif zone:
+        print(f"--zone: not an offset such as +01:00: {zone!r}", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def _paths(options: argparse.Namespace) -> list[str]:
