@@ -31,7 +31,8 @@ class Found:
     def set(self, content: Content | None, step: Step) -> None:
         """Take what a step has made of it."""
         self.content, self.step, self.unsure = content, step, None
-        self._alive = step if content is not None else self._alive
+        if content is not None or step.certainty is Certainty.IN_FORCE:
+            self._alive = None if content is None else step
         self.changed_since.clear()
 
     def is_seen(self) -> None:
@@ -61,6 +62,7 @@ class At:
     def __init__(self, when_ns: int) -> None:
         self._when_ns = when_ns
         self._found: dict[Incarnation, Found] = {}
+        self._gone: dict[tuple[str, str, str, str, str], Incarnation] = {}  # of each name the last that is gone
 
     def add(self, step: Step) -> None:
         """Take a step; those of one object in their order."""
@@ -75,12 +77,25 @@ class At:
             found.unsure = step if step.cause is not Cause.TRACE else None
         elif step.applied and step.after is not NOT_TOLD:
             found.set(step.after, step)
+            self._succeed(found, step)
         elif step.applied or (step.certainty is Certainty.UNKNOWN and step.cause is Cause.NO_CONTENT):
             if found.content is None and step.applied:
                 found.content = NOT_TOLD
             found.step = found.step or step
             if step.change is None or step.change.action is not Action.CREATE:
                 found.changed_since.append(step)
+
+    def _succeed(self, found: Found, step: Step) -> None:
+        """Forget who had the name before and is gone, where it is certain that another object has it now."""
+        path = found.of.path
+        if found.content is None:
+            self._gone[path] = found.of
+        elif (
+            step.certainty is Certainty.IN_FORCE and (gone := self._gone.get(path)) is not None and gone is not found.of
+        ):
+            del self._gone[path]
+            if gone in self._found and self._found[gone].content is None:
+                del self._found[gone]
 
     def found(self) -> list[Found]:
         """Return one for each name, those that were there before those that were not."""
