@@ -776,6 +776,44 @@ def test_what_is_no_kind_and_name(text):
         parse_wanted(text)
 
 
+# -- an API server's own log, joined --------------------------------------------------------------------------------
+
+
+def joined(reviews):
+    """Return the records as `reconcile --enrich` has them: each with what became of its request."""
+    codes = {"stored": 200, "no-op": 200, "repeated": 404, "lost": 409, "refused": 403, "dry-run": 200}
+    for review, record in zip(reviews, rendered(reviews, EventFormat()), strict=True):
+        event = json.loads(record.line, parse_float=str)
+        event["responseStatus"] = {"metadata": {}, "code": codes[review.fate]}
+        event.setdefault("annotations", {})["kube-audit-function/joined"] = "exact"
+        yield read(json.dumps(event).encode())
+
+
+def test_a_joined_log_settles_what_was_stored(fewer_seeds):
+    """Nothing is left open, and everything is as it was stored."""
+    for seed in fewer_seeds:
+        cluster = Cluster(seed, kinds=("ConfigMap", "Pod", "ClusterRole", "Deployment"))
+        found = list(steps(joined(cluster.run(OPERATIONS))))
+        assert not [step for step in found if step.certainty is Certainty.UNKNOWN], seed
+        known = {path_of(one.of): one for one in at(found, 1 << 62)}
+        for path in cluster.stored.keys() | known.keys():
+            assert is_right(cluster.stored.get(path), known.get(path)), (seed, path)
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "outcome"),
+    [
+        ("exact", 201, True), ("sole", 200, True), ("exact", 409, False), ("again", 409, False), ("again", 200, None),
+        ("ordered", 200, None), ("none", 200, None), ("exact", "x", None),
+    ],
+)  # fmt: skip
+def test_the_outcome_of_a_record(how, code, outcome):
+    event = json.loads(next(iter(recorded_data(EventFormat()))).line)
+    event["responseStatus"] = {"code": code}
+    event.setdefault("annotations", {})["kube-audit-function/joined"] = how
+    assert read(json.dumps(event).encode()).outcome is outcome
+
+
 # -- one pass for a report --------------------------------------------------------------------------------------------
 
 

@@ -305,7 +305,8 @@ class Chain:
         return whole or content or NOT_TOLD
 
     def _not_stored(self, change: Change, before: Content | None, best: Judgement) -> Step:
-        if change.changes_nothing or self._is_deleting_again(change, before):
+        # Whoever succeeded, and was not stored, changed nothing.
+        if change.changes_nothing or self._known(change.record.uid) or self._is_deleting_again(change, before):
             return self._unstored(change, before, Certainty.IN_FORCE, Cause.NO_OP)
         if self._known(change.record.uid) is False:
             return self._unstored(change, before, Certainty.NOT_IN_FORCE, Cause.REFUSED)
@@ -367,7 +368,8 @@ class Chain:
 
     def _other(self, change: Change, before: Content | None, chosen: Change | None) -> Step:
         """Return the step of a change of the last state that is not the one that was likely stored."""
-        if change.changes_nothing or self._is_deleting_again(change, before):
+        # Whoever succeeded, and was not stored, changed nothing.
+        if change.changes_nothing or self._known(change.record.uid) or self._is_deleting_again(change, before):
             return self._unstored(change, before, Certainty.IN_FORCE, Cause.NO_OP)
         if self._known(change.record.uid) is False:
             return self._unstored(change, before, Certainty.NOT_IN_FORCE, Cause.REFUSED)
@@ -399,7 +401,8 @@ class Chain:
         left = [one for one in left if not self._is_deleting_again(one, before)] or left
         certain = [one for one in left if self._known(one.record.uid)]
         if certain or not left:
-            return certain[0] if certain else None
+            # What came later starts from another state: no-ops came before.
+            return max(certain, key=lambda one: one.received_ns, default=None)
         if gone_after is not None:
             left = [one for one in left if self._after(one, gone_after) is None] or left
         # The first of a race wins. Whoever came later and found the same state shows that earlier ones had not won.

@@ -22,7 +22,7 @@ _Path = tuple[str, str, str, str, str]
 def steps(
     records: Iterable[Record],
     *,
-    known: Known = lambda _: None,
+    known: Known | None = None,
     started_ns: int | None = None,
     forgetting: bool = False,
 ) -> Iterator[Step]:
@@ -36,17 +36,17 @@ def steps(
 class Objects:
     """All objects that records tell of. Give it records by the time at which they were received.
 
-    ``known`` says of a review's uid whether it came into force, None where that is not known otherwise. ``started_ns``
-    is when the journal begins, where that is before the first record given.
+    ``known`` says of a review's uid whether it came into force, None where that is not known otherwise; without it the
+    records' own outcomes count, where an API server's log was joined to them. ``started_ns`` is when the journal
+    begins, where that is before the first record given.
 
     Steps come when they cannot change any more, about a minute of the records' time after the state they lead to.
     Of each object the lines of its last state's records are kept; with ``forgetting``, of deleted ones for ten minutes.
     """
 
-    def __init__(
-        self, *, known: Known = lambda _: None, started_ns: int | None = None, forgetting: bool = False
-    ) -> None:
-        self._known = known
+    def __init__(self, *, known: Known | None = None, started_ns: int | None = None, forgetting: bool = False) -> None:
+        self._outcomes: dict[str, bool] = {}
+        self._known = known or self._outcomes.get
         self._started_ns = started_ns
         self._forgetting = forgetting
         self._chains: dict[tuple[str, str], Chain] = {}  # by cluster and uid
@@ -69,6 +69,8 @@ class Objects:
             yield from self._forget(self._leaving.popleft()[1], now_ns - FORGOTTEN_AFTER_NS)
         change = change_of(record)
         if change is not None:
+            if record.outcome is not None:
+                self._outcomes[record.uid] = record.outcome
             yield from self._add(change)
 
     def finish(self) -> Iterator[Step]:

@@ -112,15 +112,15 @@ class Judgement:
 def judged(a: State, b: State, free: Sequence[Change], known: Known) -> Judgement:
     """Return what best explains that ``b`` followed ``a``. ``free`` are changes that may have come in between."""
     contenders = [one for one in a.changes if known(one.record.uid) is not False]
-    certain = next((one for one in contenders if known(one.record.uid)), None)
-    if certain is not None:
-        contenders = [certain]
+    # Whoever changed nothing succeeded as well.
+    certain = [one for one in contenders if known(one.record.uid) and not one.changes_nothing]
+    contenders = certain or contenders
     exact = [Judgement(one, Cause.REVIEW) for one in contenders if _is_exactly(one, a, b)]
     if exact:
         return min(exact, key=lambda one: one.rank(a.last_ns))
     judgements = _judgements(contenders, a, b, free, known)
-    if certain is not None:
-        judgements = [one for one in judgements if one.change is certain] or judgements
+    if certain:
+        judgements = [one for one in judgements if one.change in certain] or judgements
     return min(judgements, key=lambda one: one.rank(a.last_ns))
 
 

@@ -28,7 +28,7 @@ class Survey:
         *,
         since_ns: int = 0,
         hour: Callable[[int], int] = lambda at_ns: at_ns // (3600 * 10**9) % 24,
-        known: Known = lambda _: None,
+        known: Known | None = None,
         started_ns: int | None = None,
     ) -> None:
         self._since_ns = since_ns

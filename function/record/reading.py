@@ -107,6 +107,11 @@ class Record(ABC):
     def changes(self) -> bytes:
         """The JSON Patch that was recorded, empty where there is none."""
 
+    @property
+    def outcome(self) -> bool | None:
+        """Whether its request succeeded, as the API server's own log says; None where nobody has asked that."""
+        return None
+
     @cached_property
     def received_ns(self) -> int:
         """When the review came, in nanoseconds since the epoch."""
@@ -292,6 +297,15 @@ class EventRecord(Record):
         return _unquoted(self._notes.changes)
 
     @cached_property
+    def outcome(self) -> bool | None:
+        # As `reconcile --enrich` joins them. Of the reviews of one request the last one counts, if it succeeded.
+        joined = self._notes.joined
+        if joined not in ("exact", "sole", "again"):
+            return None
+        code = _code(self._fields.responseStatus)
+        return False if code >= 400 else True if code >= 200 and joined != "again" else None
+
+    @cached_property
     def old_object(self) -> bytes | Raw:
         return _unquoted(self._notes.old_object) or b"null"
 
@@ -344,6 +358,7 @@ class _Annotations(
     operation: str = ""
     generated_name: str = ""
     collection_item: str = ""
+    joined: str = ""
     changes: Raw = _ABSENT
     old_object: Raw = _ABSENT
 
@@ -370,6 +385,7 @@ class _Line(msgspec.Struct, gc=False):
     objectRef: _ObjectReference | None = None  # noqa: N815
     requestURI: str = ""  # noqa: N815
     requestObject: Raw = NULL  # noqa: N815
+    responseStatus: Raw = NULL  # noqa: N815
     annotations: _Annotations | None = None
 
 
@@ -420,6 +436,20 @@ def _operation(verb_: str, subresource: str) -> str:
 def _unquoted(text: Raw) -> bytes:
     source = bytes(text)
     return _string(source).encode() if source[:1] == b'"' else b""
+
+
+class _Status(msgspec.Struct, gc=False):
+    code: int = 0
+
+
+_status = msgspec.json.Decoder(_Status | None).decode
+
+
+def _code(status: Raw) -> int:
+    try:
+        return (_status(status) or _Status()).code
+    except msgspec.DecodeError:
+        return 0
 
 
 def _is_object(source: bytes | Raw) -> bool:
