@@ -13,5 +13,11 @@ COMMANDS = {
     "clusters": "add, rotate, show, remove, list, check: the clusters of a central endpoint, their tokens and webhooks",
     "policy": "check FILE: validate a policy; with --reviews, what each rule keeps and drops",
     "reconcile": "compare the journal with the API server's own audit log: what each has that the other lacks",
+    "history": "KIND/NAME: every change of one object: when, by whom, what",
+    "at": "TIME KIND/NAME, -n NS or --all: objects as they were then, as YAML; --restore: to be applied again",
+    "blame": "KIND/NAME: each field of an object with who set it last, and when",
+    "diff": "FROM TO: what differs between two times, object by object, and who did it",
+    "gaps": "where the journal contradicts itself: changes that are not in it",
+    "who": "USER: what an account did, to what, when; --new: what it had never done before",
     "render": "convert records to another format: render --format event < segment",
 }
