@@ -566,6 +566,18 @@ def test_defaults_on_reading_leave_no_trace():
         assert written.tell("CREATE", new, None).tell("UPDATE", changed, changed).gaps() != []
 
 
+def test_a_status_that_reading_fills_in_leaves_no_trace():
+    """A new claim's phase; whoever writes one is in managedFields."""
+    entry = {"manager": "m", "operation": "Update", "time": "2026-09-21T14:13:20Z"}
+    for entries, cause in (([entry], Cause.DEFAULTS), ([entry, entry | {"manager": "n"}], Cause.REVIEW)):
+        story = Story("PersistentVolumeClaim", resource="persistentvolumeclaims")
+        new = story.object(spec={}, status={}, metadata={"managedFields": [entry]})
+        later = merged(stored(new, 1), {"status": {"phase": "Pending"}, "metadata": {"managedFields": entries}})
+        found = story.tell("CREATE", new, None).tell("UPDATE", later, later).steps()
+        assert found[0].cause is cause
+        assert [gap.is_minor for gap in map(gap_of, found) if gap] == ([] if cause is Cause.DEFAULTS else [True])
+
+
 def test_data_is_never_a_default():
     story = Story()
     new = story.object(data={"a": "1"})

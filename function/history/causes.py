@@ -23,6 +23,7 @@ __all__ = [
     "expected",
     "explained",
     "is_default",
+    "is_filled_in",
     "is_gone_with",
     "is_off",
     "unversioned",
@@ -377,6 +378,17 @@ def is_default(found: Sequence[Difference], expected: dict[str, Any], after: dic
     if "managedFields" in old and "managedFields" in new:
         return same(old["managedFields"], new["managedFields"])
     return "generation" in new and old.get("generation") == new["generation"]
+
+
+def is_filled_in(found: Sequence[Difference], expected: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Return whether all differences are fields of the status that reading filled in, such as a claim's phase.
+
+    Whoever writes a status is in managedFields.
+    """
+    old, new = _fields(expected, "metadata"), _fields(after, "metadata")
+    if not found or "managedFields" not in old or not same(old["managedFields"], new.get("managedFields")):
+        return False
+    return all(one.path[:1] == ("status",) and one.old is Missing.ABSENT for one in found)
 
 
 def _is_custom(value: dict[str, Any]) -> bool:
