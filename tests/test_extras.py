@@ -24,9 +24,10 @@ MODULES = {
     "functions-framework": {"functions_framework", "gunicorn", "starlette", "uvicorn_worker"},
     "uvicorn": {"uvicorn"},
     "cryptography": {"cryptography"},
+    "jinja2": {"jinja2"},
 }
 # Where they may be imported.
-PLACES = ("forwarding/sinks/", "forwarding/http.py", "serving/framework.py", "transparency/keys.py")
+PLACES = ("forwarding/sinks/", "forwarding/http.py", "serving/framework.py", "transparency/keys.py", "report/page.py")
 
 
 def names(requirements):
@@ -47,7 +48,7 @@ def core(tmp_path_factory):
 def test_the_core_is_what_every_host_needs_and_each_sink_with_libraries_has_the_extra_of_its_name():
     assert names(PROJECT["dependencies"]) == CORE
     with_libraries = {name for name in SINKS if sinks._kind(name).modules}
-    assert PROJECT["optional-dependencies"].keys() == {*with_libraries, "functions-framework", "transparency"}
+    assert PROJECT["optional-dependencies"].keys() == {*with_libraries, "functions-framework", "transparency", "report"}
 
 
 def test_every_import_of_the_package_is_of_the_core_or_of_an_extra():

@@ -19,5 +19,6 @@ COMMANDS = {
     "diff": "FROM TO: what differs between two times, object by object, and who did it",
     "gaps": "where the journal contradicts itself: changes that are not in it",
     "who": "USER: what an account did, to what, when; --new: what it had never done before",
+    "report": "--since 24h -o audit.html: what happened, as one HTML file that needs nothing but a browser",
     "render": "convert records to another format: render --format event < segment",
 }
