@@ -116,7 +116,7 @@ def _without_collections() -> Iterator[None]:
 def _write(options: argparse.Namespace, journals: Journals, figures: Figures) -> None:
     from ..report.page import Context, page  # noqa: PLC0415 - needs the extra
 
-    failed_open, total = _failed_open(options, figures) if options.native else (None, 0)
+    failed_open, total = _failed_open(options) if options.native else (None, 0)
     context = Context(
         made_ns=time.time_ns(),
         version=VERSION,
@@ -137,7 +137,7 @@ def _write(options: argparse.Namespace, journals: Journals, figures: Figures) ->
     )
 
 
-def _failed_open(options: argparse.Namespace, figures: Figures) -> tuple[list[FailedOpen], int]:
+def _failed_open(options: argparse.Namespace) -> tuple[list[FailedOpen], int]:
     from .reconcile.failing_open import failed_open  # noqa: PLC0415 - only where a log is joined
     from .reconcile.inputs import CannotRun  # noqa: PLC0415
 
@@ -147,7 +147,7 @@ def _failed_open(options: argparse.Namespace, figures: Figures) -> tuple[list[Fa
             options.native,
             webhook=options.webhook,
             cluster=options.cluster,
-            between=(figures.since_ns, figures.until_ns),
+            between=(options.since, options.until),
             most=LISTED_MAX,
         )
     except CannotRun as error:
