@@ -32,6 +32,8 @@ class Bounds(msgspec.Struct, frozen=True):
     loop_steps: int = 1000
     # Shorter bodies have not so many fields that counting them would pay.
     loop_uncounted_bytes: int = 4 << 10
+    # Of each round of the event loop, so much is for longer ones, however many are here.
+    loop_turn_seconds: float = 0.005
     # Bytes of long bodies in memory, of all callers together; at least two bodies of the largest size.
     bodies_in_flight_bytes: int = 64 << 20
     # The share of the webhook's timeout after which a review that is still at work is recorded by its head.

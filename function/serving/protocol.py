@@ -34,6 +34,7 @@ REMEMBERED_BYTES_MAX = 1 << 10
 DIGITS_MAX = 9
 
 _END_OF_HEAD = b"\r\n\r\n"
+_CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # What is not HTTP is told so at once: there may be no end of a head to wait for.
 _MAY_BEGIN = re.compile(rb"(?:\r\n)*[A-Z-]{0,32}(?: |\r?\Z)")
@@ -80,6 +81,7 @@ class Connection(asyncio.Protocol):
         self.rank = 0
         self.state = self.HEAD
         self.requests = 0  # answered so far
+        self._seen = 0
         self._endpoint = endpoint
         self._bounds = bounds
         self._registry = registry
@@ -90,14 +92,13 @@ class Connection(asyncio.Protocol):
         self._is_head_only = False  # the request's method is HEAD
         self._waits = False  # the caller asked whether to send its body at all
         self._remaining = 0  # bytes of the body
-        self._chunks: Any = None  # the parser of a chunked body
+        self._chunks: Any = None  # of a body that comes in chunks
         self._rest = b""  # read, and not looked at yet
         self._is_reading = False  # inside `_read`
         self._is_paused = False
         self._is_writable = True
         self._found = _Found()
         self._remembered: _Remembered | None = None
-        self._heads = 0  # that the parser of chunks has seen
         self._mark = (-1, 0, False)  # requests answered, state, whether something is unread
         self._since = 0.0
 
@@ -220,8 +221,8 @@ class Connection(asyncio.Protocol):
             self._refuse(Refusal("http", str(error)))
             return
         method, headers = parser.get_method(), found.headers
-        if not found.urls or method == b"PRI":
-            self._refuse(Refusal("http", "no request of HTTP/1"))
+        if not found.urls or method in (b"PRI", b"CONNECT"):
+            self._refuse(Refusal("http", "no request of HTTP/1 that we answer"))
             return
         path, _, query = found.urls.pop().partition(b"?")
         if len(headers) > HEADERS_MAX:
@@ -229,8 +230,9 @@ class Connection(asyncio.Protocol):
             return
         self._keep_alive = parser.should_keep_alive()
         self._is_head_only = method == b"HEAD"
+        self._waits = False
         content_type, length = headers.get(b"Content-Type"), headers.get(b"Content-Length")
-        if content_type and length and method == b"POST" and b"Expect" not in headers and b"expect" not in headers:
+        if content_type and length and int(length) and method == b"POST" and not _expects(headers):
             request = Head(method, _decoded(path), query, content_type)
             self._remembered = _Remembered.of(head, request, length) if self._keep_alive else None
             self._route(request, int(length))
@@ -241,15 +243,19 @@ class Connection(asyncio.Protocol):
             self._keep_alive = self._keep_alive and b"close" not in headers.get(b"connection", b"").lower()
             self._waits = headers.get(b"expect", b"").lower() == b"100-continue"
             request = Head(method, _decoded(path), query, headers.get(b"content-type", b""))
-            chunks = head if b"transfer-encoding" in headers else None
-            self._route(request, int(headers.get(b"content-length", b"0")), chunks)
+            coding = headers.get(b"transfer-encoding")
+            if coding is not None and not coding.lower().endswith(b"chunked"):  # the parser looks, but for upgrades
+                self._refuse(Refusal("http", "a transfer coding other than chunked"))
+                return
+            self._route(request, int(headers.get(b"content-length", b"0")), in_chunks=coding is not None)
 
-    def _route(self, head: Head, size: int, chunks: bytes | None = None) -> None:
-        """Ask who answers; what follows the head is clear by now: ``size`` bytes, or ``chunks``."""
+    def _route(self, head: Head, size: int, *, in_chunks: bool = False) -> None:
+        """Ask who answers; what follows the head is clear by now: ``size`` bytes, or chunks."""
         self._is_answered = False
         self._remaining = size
-        if chunks is not None:
-            self._begin_chunks(chunks)
+        if in_chunks:
+            self.state = self.CHUNKS
+            self._chunks = _Chunks()
         else:
             self.state = self.BODY if size else self.ANSWER
         self._exchange = exchange = self._endpoint.begin(head, size, self)
@@ -276,40 +282,28 @@ class Connection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.end(part)
 
-    def _begin_chunks(self, head: bytes) -> None:
-        self.state = self.CHUNKS
-        self._heads = 0
-        self._chunks = httptools.HttpRequestParser(self)
-        self._chunks.feed_data(head)  # again, and with success again
-
     def _feed(self, data: bytes) -> None:
         """Take what there is of a chunked body. Where another request follows in the same read, it is the last."""
+        chunks, exchange = self._chunks, self._exchange
         try:
-            self._chunks.feed_data(data)
+            part = chunks.feed(data)
         except httptools.HttpParserError as error:
-            if self._chunks is not None:  # else it stopped behind the body, at another request
-                exchange, self._exchange = self._exchange, None
-                if exchange is not None:
-                    exchange.leave()
-                self._refuse(Refusal("http", str(error)))
-
-    # -- the parser of chunks calls ---------------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        """A head begins. A second one is not read: nobody can say where in the read it began."""
-        self._heads += 1
-        if self._heads > 1:
-            self._keep_alive = False
-            raise _AnotherRequest
-
-    def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
-        if self._exchange is not None:
-            self._exchange.take(body)
-
-    def on_message_complete(self) -> None:
-        """The body is here."""
-        self._end(b"")
+            self._exchange = None
+            if exchange is not None:
+                exchange.leave()
+            self._refuse(Refusal("http", str(error)))
+            return
+        if not chunks.is_whole:
+            if part and exchange is not None:
+                exchange.take(part)
+            # Others first: a read of the smallest chunks takes more than a millisecond, and much can be here already.
+            self._pause()
+            asyncio.get_running_loop().call_soon(self._go_on)
+        elif chunks.is_last and self._is_answered:
+            self._close()
+        else:
+            self._keep_alive = self._keep_alive and not chunks.is_last
+            self._end(part)
 
     # -- answering --------------------------------------------------------------------------------------------
 
@@ -383,6 +377,15 @@ class Connection(asyncio.Protocol):
         """Return whether no request is being read or answered."""
         return self.state in (self.HEAD, self.LINGER)
 
+    def is_reading_body(self) -> bool:
+        """Return whether the body of a request is still to come."""
+        return self.state in (self.BODY, self.CHUNKS)
+
+    def was_used(self) -> bool:
+        """Return whether a request was answered since this was asked last."""
+        seen, self._seen = self._seen, self.requests
+        return self._seen != seen
+
     def is_overdue(self, now: float) -> bool | None:
         """Return whether what should come has been coming for too long; None where nobody asked for anything more.
 
@@ -428,6 +431,41 @@ class _Found:
         self.on_header = self.headers.__setitem__
 
 
+class _Chunks:
+    """A body that comes in chunks."""
+
+    __slots__ = ("_parser", "_parts", "is_last", "is_whole", "on_body")
+
+    def __init__(self) -> None:
+        self.is_whole = False
+        self.is_last = False  # more came behind it, and nobody can say where in the read that began
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append  # no code of ours for each: they can be of one byte
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(_CHUNKED)  # any head with chunks will do: the request's own was read before
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what of the body is in ``data``. Raises `httptools.HttpParserError` for what are no chunks."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            if not self.is_whole:
+                raise
+            self.is_last = True
+        part = b"".join(self._parts)
+        self._parts.clear()
+        return part
+
+    def on_message_begin(self) -> None:
+        """A head begins (the parser calls). A second one is not read."""
+        if self.is_whole:
+            raise _AnotherRequest
+
+    def on_message_complete(self) -> None:
+        """The body is here (the parser calls)."""
+        self.is_whole = True
+
+
 class _Remembered(NamedTuple):
     """The last head of a connection, but for the number in its Content-Length: nearly always the next one, too.
 
@@ -451,6 +489,10 @@ class _Remembered(NamedTuple):
 
 class _AnotherRequest(Exception):  # noqa: N818 - it stops the parser
     """Another request follows in the same read."""
+
+
+def _expects(headers: dict[bytes, bytes]) -> bool:
+    return any(name.lower() == b"expect" for name in headers)
 
 
 def _decoded(path: bytes) -> str:
