@@ -37,7 +37,7 @@ _END_OF_HEAD = b"\r\n\r\n"
 _CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # What is not HTTP is told so at once: there may be no end of a head to wait for.
-_MAY_BEGIN = re.compile(rb"(?:\r\n)*[A-Z-]{0,32}(?: |\r?\Z)")
+_MAY_BEGIN = re.compile(rb"[\r\n]*[A-Z-]{0,32}(?: |\r?\Z)")
 
 
 class Endpoint(Protocol):
@@ -339,12 +339,15 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _close(self) -> None:
-        """Close. Where more is on its way, say so first: closing at once could take the answer back."""
-        more_comes = self.state in (self.BODY, self.CHUNKS) or bool(self._rest)
+        """Close. Where more may be on its way, say so first: closing at once could take the answers back."""
+        more_comes = self.state != self.ANSWER or self._is_reading or bool(self._rest)
         self.state = self.LINGER
         self._rest = b""
         if more_comes and self.transport.can_write_eof():
             self.transport.write_eof()
+            if self._is_paused:
+                self._is_paused = False
+                self.transport.resume_reading()
         else:
             self.transport.close()
 

@@ -1,0 +1,242 @@
+"""Streams against real servers: in one piece, in parts, and each request alone; the same answers, the same records."""
+
+import asyncio
+import random
+import socket
+import ssl
+import time
+
+import streams
+from streams import UID
+
+# One case sends a stream about three times; so many are under way at once, and then the journal is read.
+CASES_AT_ONCE = 24
+CASES_A_ROUND = 96
+END_SECONDS = 12.0
+# The timeouts of the server under test: what never comes is waited for, so these are short.
+BOUNDS = {"header_seconds": 1.5, "body_begins_seconds": 1.0, "sweep_seconds": 0.2, "aside_idle_seconds": 2}
+SETTINGS = {"AUDIT_BODY_BYTES_MAX": "100000"}
+
+
+class Sent:
+    """A stream as it was sent once: ``uids`` are those of its reviews; ``data`` came back, until it ``ended`` so."""
+
+    def __init__(self, stream):
+        self.uids = []
+        self.stream = stream
+        self.data = b""
+        self.ended = ""
+        self.answers = []
+
+    def fill(self, new_uid):
+        """Give each review a uid of its own."""
+        parts = self.stream.split(UID.encode())
+        self.uids = [new_uid() for _ in parts[1:]]
+        self.stream = parts[0] + b"".join(uid + part for uid, part in zip(self.uids, parts[1:], strict=True))
+
+
+class Replay:
+    """Sends cases to servers, a plain one and one with TLS."""
+
+    def __init__(self, servers, seed):
+        self.servers = servers
+        self.seed = seed
+        self.counts = {"cases": 0, "streams": 0, "requests": 0, "answers": 0, "recorded": 0, "resets": 0}
+        self.by_status = {}
+        self._uids = 0
+        self._journals = {server: Journal(server) for server in servers}
+
+    async def round(self, first, count):
+        """Send so many cases; return (number, what is wrong) of those with which something is."""
+        at_once = asyncio.Semaphore(CASES_AT_ONCE)
+
+        async def one(number):
+            async with at_once:
+                return number, *await self._case(number)
+
+        done = await asyncio.gather(*(one(number) for number in range(first, first + count)))
+        for journal in self._journals.values():
+            journal.read()
+        broken = []
+        for number, case, server, wrong, sent in done:
+            wrong = wrong or self._wrong_records(case, self._journals[server], sent)
+            if wrong:
+                broken.append((number, wrong, sent))
+        for journal in self._journals.values():
+            journal.forget()
+        return broken
+
+    async def _case(self, number):
+        """Send the streams of a case; return it, its server, what is wrong with the answers, and what was sent."""
+        rng = random.Random(f"{self.seed} streams {number}")
+        case = streams.case(rng, number)
+        server = self.servers[number % len(self.servers)]
+        stream = b"".join(request.data for request in case.requests)
+        self.counts["cases"] += 1
+        if case.end != "probe":
+            torn = await self._send(server, stream, case.cuts, case.pause, case.end)
+            return case, server, self._wrong_answers(torn, ""), [torn]
+        alone = []
+        for request in case.requests:
+            if not request.is_framed:
+                break
+            alone.append(await self._send(server, request.data, [], 0.0, "after"))
+        whole = await self._send(server, stream + streams.PROBE, [], 0.0, "probe")
+        torn = await self._send(server, stream + streams.PROBE, case.cuts, case.pause, "probe")
+        sent = [*alone, whole, torn]
+        wrong = next(filter(None, (self._wrong_answers(one, case.end) for one in sent)), "")
+        own = [one.answers[0] if one.answers else None for one in alone]
+        own += [None] * (len(case.requests) - len(own))
+        wrong = wrong or streams.differs_from_alone(case, own, whole.answers)
+        wrong = wrong or streams.differs_from_alone(case, own, torn.answers)
+        if "reset" not in (whole.ended, torn.ended):  # it may have taken answers back
+            wrong = wrong or streams.differ(case, whole.answers, torn.answers)
+        return case, server, wrong, sent
+
+    async def _send(self, server, stream, cuts, pause, end):
+        sent = Sent(stream)
+        sent.fill(self._new_uid)
+        await talk(server, sent, cuts, pause, end)
+        sent.answers, sent.rest = streams.answers(bytes(sent.data), sent.uids)
+        self.counts["streams"] += 1
+        self.counts["answers"] += len(sent.answers)
+        self.counts["resets"] += sent.ended == "reset"
+        for answer in sent.answers:
+            self.by_status[answer.status] = self.by_status.get(answer.status, 0) + 1
+        return sent
+
+    def _new_uid(self):
+        self._uids += 1
+        return b"%012x" % self._uids
+
+    def _wrong_answers(self, sent, end):
+        """Return what is wrong with the answers to a stream whatever is in it."""
+        if sent.ended == "open":
+            return f"{END_SECONDS:g} s later the connection was neither answered nor closed"
+        if sent.rest and sent.ended == "closed" and end:
+            return f"behind the answers came {bytes(sent.rest[:100])!r}"
+        for answer in sent.answers:
+            if answer.status >= 500 and not (answer.status == 503 and b"did not arrive in time" in answer.body):
+                return f"answered {answer}"
+        return ""
+
+    def _wrong_records(self, case, journal, sent):
+        """Return what is wrong with the records of a case: lost, doubled, refused ones, or different ones."""
+        seen = {}
+        for one in sent:
+            answered = sum(answer.status == 200 and b'"uid"' in answer.body for answer in one.answers)
+            records = [journal.records.get(uid, []) for uid in one.uids]
+            self.counts["recorded"] += sum(map(len, records))
+            if any(len(found) > 1 for found in records):
+                return "a review was recorded twice"
+            if sum(map(len, records)) < answered:
+                return f"{answered} reviews were acknowledged, {sum(map(len, records))} are recorded"
+            if sum(map(len, records)) > answered and one.ended != "reset" and case.end == "probe":
+                return f"{answered} reviews were acknowledged, {sum(map(len, records))} are recorded"
+            if one is not sent[-1] and one is not sent[-2:][0]:
+                continue
+            for place, (uid, found) in enumerate(zip(one.uids, records, strict=True)):
+                if found and seen.setdefault(place, fields := streams.normal(found[0], uid)) != fields:
+                    return f"review {place} was recorded as {seen[place]} and as {fields}"
+        return ""
+
+
+class Journal:
+    """What a server has recorded since the last look: lines by the uid of their review."""
+
+    def __init__(self, server):
+        self._server = server
+        self._read = {}
+        self.records = {}
+
+    def read(self):
+        for path in sorted(self._server.journal.glob("*/audit-*.ndjson")):
+            with open(path, "rb") as file:
+                file.seek(self._read.get(path, 0))
+                lines = file.readlines()
+            for line in lines:
+                if line.endswith(b"\n"):
+                    self._read[path] = self._read.get(path, 0) + len(line)
+                    uid = line.partition(b'"uid":"')[2][:12]
+                    self.records.setdefault(uid, []).append(line)
+
+    def forget(self):
+        self.records.clear()
+
+
+class _Client(asyncio.Protocol):
+    """Collects what comes; ``ended`` is set at the end, ``came`` with the first bytes."""
+
+    def __init__(self, sent):
+        self._sent = sent
+        self._data = bytearray()
+        self.came = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    def data_received(self, data):
+        self._data += data
+        self.came.set()
+
+    def eof_received(self):
+        self._end("closed")
+
+    def connection_lost(self, exc):
+        self._end("reset" if exc else "closed")
+
+    def _end(self, how):
+        if not self.ended.is_set():
+            self._sent.ended, self._sent.data = how, bytes(self._data)
+        self.ended.set()
+        self.came.set()
+
+    def give_up(self):
+        self._end("open")
+
+
+async def talk(server, sent, cuts, pause, end):
+    """Send a stream, cut at these places, and collect what comes back until the end."""
+    loop = asyncio.get_running_loop()
+    context = ssl._create_unverified_context() if server.scheme == "https" else None
+    client = _Client(sent)
+    transport, _ = await loop.create_connection(lambda: client, "127.0.0.1", server.port, ssl=context)
+    transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        for piece in streams.torn(sent.stream, cuts):
+            if client.ended.is_set():
+                break
+            transport.write(piece)
+            await asyncio.sleep(pause)
+        if end == "after":  # the answer comes first, then the probe
+            await _at_most(client.came.wait(), END_SECONDS)
+            await asyncio.sleep(0.01)
+            transport.write(streams.PROBE)
+        elif end == "half" and transport.can_write_eof():
+            transport.write_eof()
+        elif end in ("abort", "half"):
+            await asyncio.sleep(pause)
+            transport.abort()
+        await _at_most(client.ended.wait(), END_SECONDS)
+        client.give_up()
+    finally:
+        transport.abort()
+
+
+async def _at_most(awaitable, seconds):
+    try:
+        await asyncio.wait_for(awaitable, seconds)
+    except TimeoutError:
+        return
+
+
+def run(servers, seed, first, seconds, keep):
+    """Send cases until the time is up, or one breaks; return the `Replay` and how many broke."""
+    replay = Replay(servers, seed)
+    until, number, broken = time.monotonic() + seconds, first, []
+    while not broken and time.monotonic() < until:
+        broken = asyncio.run(replay.round(number, CASES_A_ROUND))
+        number += CASES_A_ROUND
+    for case, wrong, sent in broken:
+        parts = {f"{place}-sent": one.stream for place, one in enumerate(sent)}
+        parts |= {f"{place}-{one.ended}": one.data for place, one in enumerate(sent)}
+        keep("streams", case, wrong, parts)
+    return replay, broken
