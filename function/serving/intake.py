@@ -97,7 +97,7 @@ class Intake:
 
     def _record_held(self, exchange: Exchange, body: bytes) -> None:
         self.held.add(exchange, -len(body))
-        self._record_here(exchange, body)
+        self._turns.now(functools.partial(self._record_here, exchange, body))
 
     def _record_here(self, exchange: Exchange, body: bytes) -> None:
         """Do it on the event loop, unless it turns out to be too much."""

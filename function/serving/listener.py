@@ -13,7 +13,9 @@ import ssl
 from collections.abc import Callable, Coroutine
 
 from .bounds import Bounds
+from .free_memory import FreeMemory
 from .protocol import Connection
+from .turns import Turns
 
 __all__ = ["Connections", "Listener", "connections_max", "listening_socket"]
 
@@ -22,6 +24,8 @@ log = logging.getLogger("audit.server")
 BACKLOG = 1024
 # Descriptors for everything but connections: the journal, the metrics, files that are read again.
 DESCRIPTORS_SPARE = 64
+# Of each round of the loop, so much is for bodies in chunks: those of one byte take the most for what they bring.
+CHUNKS_SECONDS = 0.005
 # So many connections are accepted before others have their turn. Each may cost another its place, which takes rounds to
 # give its descriptor back.
 ACCEPTED_A_TURN = 8
@@ -39,6 +43,7 @@ class Connections:
     """
 
     def __init__(self, most: int, cut: Callable[[], None]) -> None:
+        self.turns = Turns(CHUNKS_SECONDS)
         self._most = most
         self._cut = cut
         # Not used yet; used for anything; used for a review that was recorded. First what was not used for longest, as
@@ -92,11 +97,13 @@ class Connections:
                     connection.transport.close()
 
     async def look_after(self, seconds: float) -> None:
-        """Sweep every so many seconds, for ever."""
+        """Sweep every so many seconds, for ever, and let go of the memory of those that went."""
         loop = asyncio.get_running_loop()
+        free_memory = FreeMemory()
         while True:
             await asyncio.sleep(seconds)
             self.sweep(loop.time())
+            free_memory.look()
 
     def shutdown(self) -> None:
         """End each as soon as nothing is being answered on it."""

@@ -21,6 +21,7 @@ from .bounds import Bounds
 from .endpoint import Head
 from .intake import JSON, Exchange
 from .refusals import Refusal
+from .turns import Turns
 
 __all__ = ["Connection", "Endpoint", "Registry"]
 
@@ -29,6 +30,8 @@ HEAD_BYTES_MAX = 16 << 10
 HEADERS_MAX = 100
 # Of pipelined requests, so many are answered before others have their turn.
 REQUESTS_A_TURN = 8
+# Of a body in chunks, so much is read at a time.
+CHUNKS_BYTES = 16 << 10
 # Longer heads are not remembered, nor longer numbers recognized in their place.
 REMEMBERED_BYTES_MAX = 1 << 10
 DIGITS_MAX = 9
@@ -48,7 +51,9 @@ class Endpoint(Protocol):
 
 
 class Registry(Protocol):
-    """Who keeps the number of connections bounded."""
+    """Who keeps the number of connections bounded. They share its ``turns`` at bodies in chunks."""
+
+    turns: Turns
 
     def used(self, connection: Connection, *, recorded: bool) -> None:
         """A request was answered for the first time; ``recorded``: a review with 200, for the first time."""
@@ -170,8 +175,11 @@ class Connection(asyncio.Protocol):
             elif state == self.BODY:
                 at = self._take(data, at, size)
             elif state == self.CHUNKS:
-                self._feed(data[at:])
-                return size
+                if self._registry.turns.is_over():
+                    self._registry.turns.later(self._go_on)
+                    return at
+                self._registry.turns.now(functools.partial(self._feed, data[at : at + CHUNKS_BYTES]))
+                at = min(at + CHUNKS_BYTES, size)
             elif state == self.ANSWER:
                 return at
             else:
@@ -296,9 +304,6 @@ class Connection(asyncio.Protocol):
         if not chunks.is_whole:
             if part and exchange is not None:
                 exchange.take(part)
-            # Others first: a read of the smallest chunks takes more than a millisecond, and much can be here already.
-            self._pause()
-            asyncio.get_running_loop().call_soon(self._go_on)
         elif chunks.is_last and self._is_answered:
             self._close()
         else:
