@@ -7,7 +7,6 @@ included, nor keep it afterwards. What breaks is kept in build/attack, with the 
 """
 
 import argparse
-import asyncio
 import contextlib
 import json
 import pathlib
@@ -77,7 +76,7 @@ class Campaign:
             self.server("streams", replay.SETTINGS, command=command) as plain,
             self.server("streams", replay.SETTINGS | self.tls, command=command, scheme="https") as tls,
         ):
-            sent, _ = replay.run([plain, tls], self.seed, self.first, seconds, self.keep)
+            sent = replay.run([plain, tls], self.seed, self.first, seconds, self.keep)
             peak = max(plain.watch.peak_bytes, tls.watch.peak_bytes)
         statuses = ", ".join(f"{count} × {status}" for status, count in sorted(sent.by_status.items()))
         counts = sent.counts
@@ -90,35 +89,38 @@ class Campaign:
 
     def objects(self, seconds):
         """Hostile objects, to servers of every setup in turn."""
-        attack, until, peak, victims = objects.Objects(self.seed), time.monotonic() + seconds, 0, []
-        attack.number = self.first
+        until, peak, victims, number = time.monotonic() + seconds, 0, [], self.first
+        total, refused, slowest = {}, {}, [0.0, ""]
         turns = max(len(objects.SETUPS), round(seconds / SETUP_SECONDS))
         names = [name for _ in range(turns) for name in objects.SETUPS][:turns]
         for turn, name in enumerate(names):
             settings = objects.settings(name, self.folder) | {"AUDIT_JOURNAL_BYTES_MAX": "100GiB"}
             with self.server("objects", settings) as server, self.victim(server, f"v{turn}") as victim:
                 ends = time.monotonic() + (until - time.monotonic()) / (turns - turn)
-                before = attack.counts["recorded"]
-                broken = asyncio.run(attack.post_until(server, ends, 3))
-                for number, wrong, files in broken:
-                    self.keep("objects", number, f"({name}) {wrong}", files)
+                seen = self.attack_with("objects.py", self.seed, number, ends - time.monotonic(), server.port)
+                number = seen.get("number", number)
+                for one, wrong in seen.get("broken", []):
+                    self.keep("objects", one, f"({name}) {wrong}", {"body": objects.case(self.seed, one)[1]})
                 self.ended(victim)
                 lines, degraded = objects.recorded(server)
-                attack.counts["degraded"] += degraded
-                if lines != (acknowledged := attack.counts["recorded"] - before + victim.recorded):
+                added(total, seen.get("counts", {}) | {"degraded": degraded})
+                added(refused, seen.get("refused", {}))
+                slowest = max(slowest, seen.get("slowest", slowest))
+                if lines != (acknowledged := seen.get("counts", {}).get("recorded", 0) + victim.recorded):
                     self.keep("objects", name, f"{acknowledged} were acknowledged, {lines} are recorded", {})
+                if victim.worst > self.limit(victim):
+                    say(f"  ({name}) the victim waited beside {victim.beside(seen.get('spans', []))}")
                 self.judge("objects", name, victim, server)
                 peak = max(peak, server.watch.peak_bytes)
                 victims.append(victim)
             if self.broken:
                 break
-        counts = attack.counts
-        refused = ", ".join(f"{count} × {status}" for status, count in sorted(attack.refused.items()))
+        refusals = ", ".join(f"{count} × {status}" for status, count in sorted(refused.items()))
         self.report(
             "objects",
-            f"{counts['objects']} objects, {counts['bytes'] >> 20} MiB: {counts['recorded']} recorded, "
-            f"{counts['degraded']} of them by their heads, refused {refused or 0}; "
-            f"the slowest took {attack.slowest[0]:.1f} s ({attack.slowest[1]})",
+            f"{total['objects']} objects, {total['bytes'] >> 20} MiB: {total['recorded']} recorded, "
+            f"{total['degraded']} of them by their heads, refused {refusals or 0}; "
+            f"the slowest took {slowest[0]:.1f} s ({slowest[1]})",
             peak=peak,
             victims=victims,
         )
@@ -143,13 +145,15 @@ class Campaign:
                     server.watch.begin()
                     victim, counts = self.flood(server, f"f{number}{attempt[:1]}", name, each)
                     peak = max(peak, server.watch.peak_bytes)
-                    say(f"  {attempt}{scheme} {name}: {victim.summary()}, {megabytes(server.watch.peak_bytes)}, {counts}")
+                    say(
+                        f"  {attempt}{scheme} {name}: {victim.summary()}, {megabytes(server.watch.peak_bytes)}, {counts}"
+                    )
                     late = victim.worst > self.limit(victim)
                     if not late:  # what a busy machine did once it does not do twice
                         break
                 self.judge("floods", name, victim, server)
                 victims.append(victim)
-                total = {key: total.get(key, 0) + counts.get(key, 0) for key in {*total, *counts}}
+                added(total, counts)
         sent = ", ".join(f"{value} {key}" for key, value in sorted(total.items()))
         self.report("floods", f"{len(chosen)} floods of {each:.0f} s: {sent}", peak=peak, victims=victims)
 
@@ -157,16 +161,21 @@ class Campaign:
         """Run one flood beside a victim; return the victim, and what was sent."""
         with self.victim(server, prefix) as victim:
             arguments = [name, f"{self.seed} {name}", seconds, server.port, server.metrics_port, server.scheme]
-            program = [sys.executable, str(HERE / "floods.py"), *map(str, arguments)]
-            done = subprocess.run(program, capture_output=True, timeout=seconds + 60, check=False)
+            counts = self.attack_with("floods.py", *arguments)
             self.ended(victim)
-        counts = json.loads(done.stdout) if done.returncode == 0 else {}
-        if done.returncode:
-            self.keep("floods", name, f"the attacker ended with {done.returncode}", {"stderr": done.stderr})
         found = sum(line.count(b'"uid":"%b-' % prefix.encode()) for line in lines_since(server))
         if found != len(victim.latencies) - len(victim.wrong):
             self.keep("floods", name, f"{len(victim.latencies)} of the victim's reviews, {found} recorded", {})
         return victim, counts
+
+    def attack_with(self, program, *arguments):
+        """Run attackers, in a process of the lowest priority; return what they print."""
+        command = [sys.executable, str(HERE / program), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, timeout=self.seconds + 120, check=False)
+        if done.returncode:
+            self.keep(program.removesuffix(".py"), arguments[0], "the attacker broke", {"stderr": done.stderr})
+            return {}
+        return json.loads(done.stdout)
 
     # -- what must hold ---------------------------------------------------------------------------------------
 
@@ -257,6 +266,13 @@ class Victim:
         out, _ = self._process.communicate(timeout=90)
         seen = json.loads(out)
         self.latencies, self.wrong, self.connections = seen["latencies"], seen["wrong"], seen["connections"]
+        self.spans = seen["spans"]
+
+    def beside(self, spans):
+        """Return what of ``spans`` was going on while it waited longest."""
+        worst = max(range(len(self.latencies)), key=lambda number: self.latencies[number][1])
+        began, ended = self.spans[worst]
+        return "; ".join(f"{number}: {what}" for start, end, number, what in spans if start < ended and end > began)
 
     def kill(self):
         if self._process.poll() is None:
@@ -289,6 +305,12 @@ def lines_since(server):
                 if line.endswith(b"\n"):
                     server.read_bytes[path] = server.read_bytes.get(path, 0) + len(line)
                     yield line
+
+
+def added(total, more):
+    """Add counts to others."""
+    for name, count in more.items():
+        total[name] = total.get(name, 0) + count
 
 
 def certificate(folder):

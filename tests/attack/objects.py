@@ -1,16 +1,27 @@
-"""Hostile objects against real servers: each is recorded, or refused for a documented reason; nobody else waits."""
+"""`python tests/attack/objects.py SEED FIRST SECONDS PORT`: hostile objects, at the lowest priority.
+
+Each is recorded, or refused for a documented reason. Prints what became of them as JSON.
+"""
 
 import asyncio
 import contextlib
+import json
+import os
+import pathlib
 import random
 import re
+import sys
 import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent.parent), str(HERE.parent)]
 
 import hostile
 import running
 from test_review_as_go import Writer
 
 TIMEOUT_SECONDS = 60.0
+CALLERS = 3
 SMALL_SIZES = [1 << 10, 5 << 10, 30 << 10, 125 << 10, 140 << 10, 300 << 10, 1 << 20, (1 << 20) + 4000]
 LARGE_SIZES = [3 << 20, 10 << 20, 30 << 20, 32 << 20, 40 << 20]
 # How a server may be set up: what it records, and how.
@@ -52,19 +63,20 @@ def case(seed, number):
 class Objects:
     """Posts cases to a server on kept connections, some at once; of long ones one at a time."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, first):
         self.seed = seed
-        self.counts = {"objects": 0, "bytes": 0, "recorded": 0, "degraded": 0, "refused": 0}
+        self.counts = {"objects": 0, "bytes": 0, "recorded": 0, "refused": 0}
         self.refused = {}
+        self.spans = []
         self.slowest = (0.0, "")
-        self.number = 0
+        self.number = first
 
-    async def post_until(self, server, until, callers):
-        """Post until then; return (number, what is wrong, {"body": bytes}) of those with which something is."""
+    async def post_until(self, port, until, callers):
+        """Post until then, or until something is wrong; return the numbers of what is, and why."""
         broken, one_long = [], asyncio.Lock()
 
         async def caller():
-            connection = Kept(server.port)
+            connection = Kept(port)
             while time.monotonic() < until and not broken:
                 number, self.number = self.number, self.number + 1
                 what, body, uid, is_go = case(self.seed, number)
@@ -76,8 +88,9 @@ class Objects:
                     except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
                         wrong = f"it was not answered: {error!r}"
                     self.slowest = max(self.slowest, (time.monotonic() - began, what))
+                    self.spans.append((began, time.monotonic(), number, what))
                 if wrong:
-                    broken.append((number, f"{what}: {wrong}", {"body": body}))
+                    broken.append((number, f"{what}: {wrong}"))
                 self.counts["objects"] += 1
                 self.counts["bytes"] += len(body)
             connection.close()
@@ -128,5 +141,29 @@ def recorded(server):
         with open(path, "rb") as file:
             for line in file:
                 lines += line.endswith(b"\n")
-                degraded += b"too_costly" in line or b"too_deep" in line or b"too_large" in line or b"not_unicode" in line
+                degraded += (
+                    b"too_costly" in line or b"too_deep" in line or b"too_large" in line or b"not_unicode" in line
+                )
     return lines, degraded
+
+
+def main(seed, first, seconds, port):
+    os.nice(19)
+    attack = Objects(seed, int(first))
+    broken = asyncio.run(attack.post_until(int(port), time.monotonic() + float(seconds), CALLERS))
+    print(
+        json.dumps(
+            {
+                "broken": broken,
+                "counts": attack.counts,
+                "refused": attack.refused,
+                "slowest": attack.slowest,
+                "spans": attack.spans,
+                "number": attack.number,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

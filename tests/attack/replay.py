@@ -9,10 +9,10 @@ import time
 import streams
 from streams import UID
 
-# One case sends a stream about three times; so many are under way at once, and then the journal is read.
-CASES_AT_ONCE = 24
-CASES_A_ROUND = 96
-END_SECONDS = 12.0
+# So many cases are under way at once.
+CASES_AT_ONCE = 40
+# The longest that a caller can ask for is 30 s.
+END_SECONDS = 33.0
 # The timeouts of the server under test: what never comes is waited for, so these are short.
 BOUNDS = {"header_seconds": 1.5, "body_begins_seconds": 1.0, "sweep_seconds": 0.2, "aside_idle_seconds": 2}
 SETTINGS = {"AUDIT_BODY_BYTES_MAX": "100000"}
@@ -38,33 +38,32 @@ class Sent:
 class Replay:
     """Sends cases to servers, a plain one and one with TLS."""
 
-    def __init__(self, servers, seed):
+    def __init__(self, servers, seed, first):
         self.servers = servers
         self.seed = seed
-        self.counts = {"cases": 0, "streams": 0, "requests": 0, "answers": 0, "recorded": 0, "resets": 0}
+        self.broken = False
+        self._number = first
+        self.counts = {"cases": 0, "streams": 0, "answers": 0, "recorded": 0, "resets": 0}
         self.by_status = {}
         self._uids = 0
         self._journals = {server: Journal(server) for server in servers}
 
-    async def round(self, first, count):
-        """Send so many cases; return (number, what is wrong) of those with which something is."""
-        at_once = asyncio.Semaphore(CASES_AT_ONCE)
+    async def until(self, ends, keep):
+        """Send cases until then, or until one breaks; call ``keep`` for each that does."""
 
-        async def one(number):
-            async with at_once:
-                return number, *await self._case(number)
+        async def sender():
+            while time.monotonic() < ends and not self.broken:
+                number, self._number = self._number, self._number + 1
+                case, server, wrong, sent = await self._case(number)
+                self._journals[server].read()
+                wrong = wrong or self._wrong_records(case, self._journals[server], sent)
+                if wrong:
+                    self.broken = True
+                    files = {f"{place}-sent": one.stream for place, one in enumerate(sent)}
+                    files |= {f"{place}-{one.ended}": one.data for place, one in enumerate(sent)}
+                    keep("streams", number, wrong, files)
 
-        done = await asyncio.gather(*(one(number) for number in range(first, first + count)))
-        for journal in self._journals.values():
-            journal.read()
-        broken = []
-        for number, case, server, wrong, sent in done:
-            wrong = wrong or self._wrong_records(case, self._journals[server], sent)
-            if wrong:
-                broken.append((number, wrong, sent))
-        for journal in self._journals.values():
-            journal.forget()
-        return broken
+        await asyncio.gather(*(sender() for _ in range(CASES_AT_ONCE)))
 
     async def _case(self, number):
         """Send the streams of a case; return it, its server, what is wrong with the answers, and what was sent."""
@@ -125,7 +124,7 @@ class Replay:
         seen = {}
         for one in sent:
             answered = sum(answer.status == 200 and b'"uid"' in answer.body for answer in one.answers)
-            records = [journal.records.get(uid, []) for uid in one.uids]
+            records = [journal.records.pop(uid, []) for uid in one.uids]
             self.counts["recorded"] += sum(map(len, records))
             if any(len(found) > 1 for found in records):
                 return "a review was recorded twice"
@@ -159,9 +158,6 @@ class Journal:
                     self._read[path] = self._read.get(path, 0) + len(line)
                     uid = line.partition(b'"uid":"')[2][:12]
                     self.records.setdefault(uid, []).append(line)
-
-    def forget(self):
-        self.records.clear()
 
 
 class _Client(asyncio.Protocol):
@@ -229,14 +225,7 @@ async def _at_most(awaitable, seconds):
 
 
 def run(servers, seed, first, seconds, keep):
-    """Send cases until the time is up, or one breaks; return the `Replay` and how many broke."""
-    replay = Replay(servers, seed)
-    until, number, broken = time.monotonic() + seconds, first, []
-    while not broken and time.monotonic() < until:
-        broken = asyncio.run(replay.round(number, CASES_A_ROUND))
-        number += CASES_A_ROUND
-    for case, wrong, sent in broken:
-        parts = {f"{place}-sent": one.stream for place, one in enumerate(sent)}
-        parts |= {f"{place}-{one.ended}": one.data for place, one in enumerate(sent)}
-        keep("streams", case, wrong, parts)
-    return replay, broken
+    """Send cases until the time is up, or one breaks; return what was sent."""
+    replay = Replay(servers, seed, first)
+    asyncio.run(replay.until(time.monotonic() + seconds, keep))
+    return replay

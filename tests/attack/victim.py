@@ -121,7 +121,8 @@ def main(port, scheme, prefix, folder):
     time.sleep(0.05)
     latencies = [(ended - began, ended - began - machine.between(began, ended)) for began, ended in posts]
     with contextlib.suppress(BrokenPipeError):
-        print(json.dumps({"latencies": latencies, "wrong": wrong, "connections": caller.connections}), flush=True)
+        seen = {"latencies": latencies, "spans": posts, "wrong": wrong, "connections": caller.connections}
+        print(json.dumps(seen), flush=True)
 
 
 if __name__ == "__main__":
