@@ -32,6 +32,9 @@ HEADERS_MAX = 100
 REQUESTS_A_TURN = 8
 # Of a body in chunks, so much is read at a time.
 CHUNKS_BYTES = 16 << 10
+# Behind the last answer, so much is read and thrown away, but for the rest of a body: its caller may look for the
+# answer only then.
+LINGER_BYTES_MAX = 1 << 20
 # Longer heads are not remembered, nor longer numbers recognized in their place.
 REMEMBERED_BYTES_MAX = 1 << 10
 DIGITS_MAX = 9
@@ -99,6 +102,9 @@ class Connection(asyncio.Protocol):
         self._remaining = 0  # bytes of the body
         self._chunks: Any = None  # of a body that comes in chunks
         self._rest = b""  # read, and not looked at yet
+        self._is_followed = False  # by what nobody will look at
+        self._is_in_body = False  # at the last answer
+        self._discarded = 0  # bytes behind it
         self._is_reading = False  # inside `_read`
         self._is_paused = False
         self._is_writable = True
@@ -182,8 +188,11 @@ class Connection(asyncio.Protocol):
                 at = min(at + CHUNKS_BYTES, size)
             elif state == self.ANSWER:
                 return at
-            else:
-                return size  # behind the last answer
+            else:  # behind the last answer
+                self._discarded += size - at
+                if self._discarded > LINGER_BYTES_MAX and not self._is_in_body:
+                    self.transport.abort()
+                return size
             if not self._is_writable:
                 return at
         return size
@@ -307,6 +316,7 @@ class Connection(asyncio.Protocol):
         elif chunks.is_last and self._is_answered:
             self._close()
         else:
+            self._is_followed = chunks.is_last
             self._keep_alive = self._keep_alive and not chunks.is_last
             self._end(part)
 
@@ -345,7 +355,8 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close. Where more may be on its way, say so first: closing at once could take the answers back."""
-        more_comes = self.state != self.ANSWER or self._is_reading or bool(self._rest)
+        more_comes = self.state != self.ANSWER or self._is_reading or self._is_followed or bool(self._rest)
+        self._is_in_body = self.state in (self.BODY, self.CHUNKS)
         self.state = self.LINGER
         self._rest = b""
         if more_comes and self.transport.can_write_eof():

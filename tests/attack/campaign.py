@@ -83,7 +83,7 @@ class Campaign:
         self.report(
             "streams",
             f"{counts['cases']} cases as {counts['streams']} streams: {counts['answers']} answers ({statuses}), "
-            f"{counts['recorded']} records, {counts['resets']} ended by a reset",
+            f"{counts['recorded']} records, {counts['resets']} ended by a reset, {counts['slow']} too slow to compare",
             peak=peak,
         )
 
@@ -256,7 +256,8 @@ class Victim:
     """The process of `victim.py`. After `end` it has ``latencies`` (with and without the machine's own delays)."""
 
     def __init__(self, server, prefix, folder):
-        program = [sys.executable, str(HERE / "victim.py"), str(server.port), server.scheme, prefix, str(folder)]
+        arguments = map(str, (server.port, server.scheme, prefix, folder, server.pid))
+        program = [sys.executable, str(HERE / "victim.py"), *arguments]
         self._process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdout.readline() == b"ready\n"
         self.latencies, self.wrong, self.connections = [], [], 0
@@ -299,12 +300,8 @@ class Victim:
 def lines_since(server):
     """Yield the lines that the journal has since this was asked last."""
     for path in sorted(server.journal.glob("*/audit-*.ndjson")):
-        with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:  # retention took it
-            file.seek(server.read_bytes.get(path, 0))
-            for line in file:
-                if line.endswith(b"\n"):
-                    server.read_bytes[path] = server.read_bytes.get(path, 0) + len(line)
-                    yield line
+        with contextlib.suppress(FileNotFoundError):  # retention took it
+            yield from watch.new_lines(path, server.read_bytes)
 
 
 def added(total, more):

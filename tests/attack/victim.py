@@ -1,8 +1,8 @@
-"""`python tests/attack/victim.py PORT SCHEME PREFIX FOLDER`: a client that nothing may harm, whatever others do.
+"""`python tests/attack/victim.py PORT SCHEME PREFIX FOLDER PID`: a client that nothing may harm, whatever others do.
 
 It posts small reviews on one kept connection until its standard input ends, then prints what it saw as JSON. Beside it
-the machine is watched: how late a sleep ends, how long a small write to the disk takes. What the machine takes from
-everybody is not the server's doing, and is told apart.
+the machine is watched: how late a sleep ends, how long a small write to the disk takes, how long the server was ready
+to run and had no core. What the machine takes from everybody is not the server's doing, and is told apart.
 """
 
 import contextlib
@@ -98,14 +98,21 @@ class Caller:
         self._raw, self._file = raw, raw.makefile("rb")
 
 
-def main(port, scheme, prefix, folder):
+def waited_for_a_core(pid):
+    """Return for how many seconds so far the server's event loop was ready to run and did not."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(pathlib.Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
+
+
+def main(port, scheme, prefix, folder, pid):
     caller, machine = Caller(int(port), scheme), Machine(folder)
-    posts, wrong = [], []
+    posts, waits, wrong = [], [], []
     stopped = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), stopped.set()), daemon=True).start()
     while not stopped.is_set():
         uid = f"{prefix}-{len(posts)}"
-        began = time.monotonic()
+        before, began = waited_for_a_core(pid), time.monotonic()
         try:
             status = caller.post(running.review(uid))
             if status != 200:
@@ -113,13 +120,18 @@ def main(port, scheme, prefix, folder):
         except (OSError, ValueError, IndexError) as error:
             wrong.append([uid, repr(error)])
             caller.close()
-        posts.append((began, time.monotonic()))
+        ended = time.monotonic()
+        posts.append((began, ended))
+        waits.append(waited_for_a_core(pid) - before)
         if len(posts) == 1:
             print("ready", flush=True)
         time.sleep(EVERY_SECONDS)
     machine.stopped = True
     time.sleep(0.05)
-    latencies = [(ended - began, ended - began - machine.between(began, ended)) for began, ended in posts]
+    latencies = [
+        (ended - began, max(0.0, ended - began - max(wait, machine.between(began, ended))))
+        for (began, ended), wait in zip(posts, waits, strict=True)
+    ]
     with contextlib.suppress(BrokenPipeError):
         seen = {"latencies": latencies, "spans": posts, "wrong": wrong, "connections": caller.connections}
         print(json.dumps(seen), flush=True)

@@ -71,6 +71,17 @@ def own_peak_bytes(pid, known):
     return int(found[1]) << 10 if found and int(found[1]) << 10 > known else 0
 
 
+def new_lines(path, read_bytes):
+    """Return a file's lines since the last time; ``read_bytes`` says by path how far it was read. Half ones wait."""
+    at = read_bytes.get(path, 0)
+    with open(path, "rb") as file:
+        file.seek(at)
+        data = file.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    read_bytes[path] = at + len(whole)
+    return whole.splitlines(keepends=True)
+
+
 def descriptors(pid):
     return len(list(pathlib.Path(f"/proc/{pid}/fd").iterdir()))
 
