@@ -16,9 +16,8 @@ import sys
 import tempfile
 import time
 
-HERE = pathlib.Path(__file__).parent
-ROOT = HERE.parent.parent
-sys.path[:0] = [str(ROOT), str(HERE.parent)]
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent))
 
 import floods
 import objects
@@ -27,6 +26,8 @@ import running
 import trustme
 import watch
 
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 VICTIM_SECONDS = 0.1
 MEMORY_BYTES = 300 << 20
 # What may stay for good: memory that the system's allocator keeps, and caches.
@@ -36,10 +37,6 @@ SETTLE_SECONDS = 20.0
 SHARES = {"streams": 0.3, "objects": 0.3, "floods": 0.4}
 FLOOD_SECONDS = 4.0
 SETUP_SECONDS = 15.0
-
-
-class Broken(Exception):
-    """Something did not hold."""
 
 
 class Campaign:
@@ -78,7 +75,7 @@ class Campaign:
         ):
             sent = replay.run([plain, tls], self.seed, self.first, seconds, self.keep)
             peak = max(plain.watch.peak_bytes, tls.watch.peak_bytes)
-        statuses = ", ".join(f"{count} × {status}" for status, count in sorted(sent.by_status.items()))
+        statuses = ", ".join(f"{count} times {status}" for status, count in sorted(sent.by_status.items()))
         counts = sent.counts
         self.report(
             "streams",
@@ -115,7 +112,7 @@ class Campaign:
                 victims.append(victim)
             if self.broken:
                 break
-        refusals = ", ".join(f"{count} × {status}" for status, count in sorted(refused.items()))
+        refusals = ", ".join(f"{count} times {status}" for status, count in sorted(refused.items()))
         self.report(
             "objects",
             f"{total['objects']} objects, {total['bytes'] >> 20} MiB: {total['recorded']} recorded, "
@@ -145,9 +142,8 @@ class Campaign:
                     server.watch.begin()
                     victim, counts = self.flood(server, f"f{number}{attempt[:1]}", name, each)
                     peak = max(peak, server.watch.peak_bytes)
-                    say(
-                        f"  {attempt}{scheme} {name}: {victim.summary()}, {megabytes(server.watch.peak_bytes)}, {counts}"
-                    )
+                    took = megabytes(server.watch.peak_bytes)
+                    say(f"  {attempt}{scheme} {name}: {victim.summary()}, {took}, {counts}")
                     late = victim.worst > self.limit(victim)
                     if not late:  # what a busy machine did once it does not do twice
                         break

@@ -1,5 +1,6 @@
 """Streams of HTTP requests as no API server writes them, and some as it does; and what answers may differ in (pure)."""
 
+import itertools
 import json
 import re
 from typing import NamedTuple
@@ -53,7 +54,7 @@ def cuts(rng, number, length):
 def torn(stream, at):
     """Return the pieces of a stream that is cut at these places."""
     places = [0, *at, len(stream)]
-    pieces = [stream[start:end] for start, end in zip(places, places[1:], strict=False)]
+    pieces = [stream[start:end] for start, end in itertools.pairwise(places)]
     return [piece for piece in pieces if piece]
 
 
