@@ -281,6 +281,7 @@ class Answer(NamedTuple):
         return self._replace(headers=tuple(header for header in self.headers if header[0] != "connection"))
 
 
+_PLACE = re.compile(rb'"recorded":"[^"]*"')
 _HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n((?:[^\r\n]+\r\n)*)\r\n")
 
 
@@ -301,6 +302,9 @@ def answers(data, uids=()):
         at += length
         for uid in uids:
             body = body.replace(uid, UID.encode())
+        if place := _PLACE.search(body):  # where in the journal, at this time
+            body = body.replace(place[0], b"PLACE")
+            del fields["content-length"]
         if status == 400 and b"speak HTTP/1.1" in body:  # with what it knew of the rest when it gave up
             body = b"not HTTP"
             del fields["content-length"]
