@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from .files import Files
+from .files import FULL, Files
 from .rotation import Limits, pieces
 from .segments import HEARTBEAT_SECONDS, LOCK, directory_name, segment_name
 
@@ -31,8 +31,6 @@ log = logging.getLogger("audit.journal")
 # writing it once more stays bounded.
 UNSYNCED_BYTES_MAX = 4 << 20
 SYNC_SECONDS = 1.0
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 # Kept for the next segment, where something else in the process has taken every descriptor: it needs its own, and one
 # to sync the directory.
@@ -50,23 +48,53 @@ class Observer(Protocol):
     def torn(self, size: int) -> None: ...
 
 
+class Edge(Protocol):
+    """Where a tree is (`transparency.tree.Edge`)."""
+
+    @property
+    def size(self) -> int: ...
+    def root(self) -> bytes: ...
+
+
+class Sealer(Protocol):
+    """Who seals what is written (`sealing.Sealer`); told on the writer's thread, in this order of events."""
+
+    @property
+    def edge(self) -> Edge: ...
+    def enter(self, directory: str) -> None: ...
+    def begin(self, number: int) -> None: ...
+    def wrote(self, block: bytes) -> None: ...
+    def synced(self) -> None: ...
+    def ended(self, number: int, size: int, *, whole: bool) -> None: ...
+    def dropped(self, number: int) -> None: ...
+    def tick(self, now: float) -> float: ...
+    def leave(self) -> bool: ...
+    def abandon(self) -> None: ...
+
+
 class _OpenSegment:
     """The segment being written. ``bytes`` counts whole lines; ``unsynced`` is what no fdatasync has confirmed.
 
     The first ``answered`` blocks of ``unsynced`` were confirmed to the caller all the same (everysec). On a file that
-    is ``poisoned`` an fdatasync has failed: the next one would succeed, and say nothing.
+    is ``poisoned`` an fdatasync has failed: the next one would succeed, and say nothing. ``torn``: bytes of a failed
+    write follow, and could not be cut back.
     """
 
-    __slots__ = ("answered", "bytes", "fd", "opened", "path", "poisoned", "records", "unsynced", "unsynced_bytes")
+    __slots__ = (
+        "answered", "bytes", "fd", "number", "opened", "path", "poisoned", "records", "synced_bytes", "torn",
+        "unsynced", "unsynced_bytes",
+    )  # fmt: skip
 
-    def __init__(self, path: str, fd: int, opened: float) -> None:
+    def __init__(self, number: int, path: str, fd: int, opened: float) -> None:
+        self.number = number
         self.path = path
         self.fd = fd
         self.opened = opened
         self.bytes = 0
         self.records = 0
         self.answered = 0
-        self.poisoned = False
+        self.poisoned = self.torn = False
+        self.synced_bytes = 0
         self.unsynced: list[bytes] = []
         self.unsynced_bytes = 0
 
@@ -75,7 +103,8 @@ class Writer:
     """The only writer of one process directory. Not thread-safe: one thread owns it.
 
     ``journal_dir`` may be missing: directory and segment appear with the first record. ``random`` returns the
-    eight hexadecimal digits of a directory's name; ``on_cut`` is told when a segment was closed.
+    eight hexadecimal digits of a directory's name; ``on_cut`` is told when a segment was closed, and ``sealer``, where
+    there is one, all that a tree over the lines must know.
     """
 
     def __init__(
@@ -89,6 +118,7 @@ class Writer:
         files: Files | None = None,
         random: Callable[[], str] = lambda: os.urandom(4).hex(),
         on_cut: Callable[[], None] = lambda: None,
+        sealer: Sealer | None = None,
     ) -> None:
         self.opened = False
         self.directory: str | None = None
@@ -101,12 +131,18 @@ class Writer:
         self._files = files or Files()
         self._random = random
         self._on_cut = on_cut
+        self._sealer = sealer
         self._segment: _OpenSegment | None = None
         self._number = 0
         self._lock_fd: int | None = None
         self._spare: list[int] = []
         self._heartbeat = 0.0
         self._synced = 0.0
+
+    @property
+    def edge(self) -> Edge | None:
+        """The edge of the tree behind what was stored last, None where nothing is sealed."""
+        return self._sealer.edge if self._sealer else None
 
     # -- the verb ---------------------------------------------------------------------------------------------
 
@@ -146,7 +182,8 @@ class Writer:
     def close(self) -> None:
         """Sync and close the segment, and say by a heartbeat in 1970 that this writer is gone."""
         self._cut()
-        if self.directory:
+        is_sealed = self._sealer is None or self._sealer.leave()
+        if self.directory and is_sealed:  # or whoever adopts it would not look for what is missing
             with contextlib.suppress(OSError):
                 self._files.touch(f"{self.directory}/{LOCK}", 0)
         self._leave_directory()
@@ -168,6 +205,8 @@ class Writer:
             with contextlib.suppress(OSError):  # a lost directory shows with the next record, and is counted there
                 self._files.touch(f"{self.directory}/{LOCK}")
         waits = [HEARTBEAT_SECONDS]
+        if self._sealer:
+            waits.append(self._sealer.tick(now))
         if self._segment and self._segment.unsynced:
             waits.append(SYNC_SECONDS)
         if self._segment and self._limits.segment_age_max:
@@ -180,7 +219,7 @@ class Writer:
         try:
             self._append(segment, data)
         except OSError as error:
-            if error.errno in _FULL and self._segment is segment:
+            if error.errno in FULL and self._segment is segment:
                 raise  # cut back to whole lines; a new segment would find no room either
             self._complain(f"write {segment.path}: going on in a new segment", error)
             return self._start_again(segment, data)
@@ -209,8 +248,11 @@ class Writer:
                     self._files.truncate(segment.fd, segment.bytes)
                 except OSError:
                     self._observer.torn(written)
+                    segment.torn = True
                     self._seal(segment)
             raise
+        if self._sealer:
+            self._sealer.wrote(data)
         segment.bytes += len(data)
         segment.unsynced.append(data)
         segment.unsynced_bytes += len(data)
@@ -227,8 +269,11 @@ class Writer:
         if not self._files.status(segment.fd).links:
             self._observer.lost("removed", segment.records)
             raise FileNotFoundError(errno.ENOENT, "the segment was removed while in use", segment.path)
+        if self._sealer:
+            self._sealer.synced()
         segment.unsynced.clear()
         segment.unsynced_bytes = segment.answered = 0
+        segment.synced_bytes = segment.bytes
         self._synced = time.monotonic()
 
     def _start_again(self, broken: _OpenSegment, *data: bytes) -> _OpenSegment:
@@ -281,6 +326,9 @@ class Writer:
             self._count_answered(segment)
         with contextlib.suppress(OSError):
             self._files.close(segment.fd)
+        if self._sealer:  # its tree may not be what is on disk
+            self._sealer.abandon()
+            self._leave_directory()
         self._on_cut()
 
     def _count_answered(self, broken: _OpenSegment) -> None:
@@ -293,9 +341,19 @@ class Writer:
             self._segment = None
             with contextlib.suppress(OSError):  # what matters was synced before, or is known to be unconfirmed
                 self._files.close(segment.fd)
-            if not segment.bytes:
-                with contextlib.suppress(OSError):
+            is_there = bool(segment.bytes)
+            if not is_there:
+                try:
                     self._files.remove(segment.path)
+                except FileNotFoundError:
+                    pass
+                except OSError:
+                    is_there = True
+            if self._sealer and is_there:
+                whole = not (segment.unsynced or segment.torn)
+                self._sealer.ended(segment.number, segment.synced_bytes, whole=whole)
+            elif self._sealer:
+                self._sealer.dropped(segment.number)
             self._on_cut()
 
     def _open(self) -> _OpenSegment:
@@ -331,7 +389,9 @@ class Writer:
             with contextlib.suppress(OSError):
                 self._files.remove(path)
             raise
-        self._segment = _OpenSegment(path, fd, time.monotonic())
+        self._segment = _OpenSegment(self._number, path, fd, time.monotonic())
+        if self._sealer:
+            self._sealer.begin(self._number)
         return self._segment
 
     def _open_journal(self) -> bool:
@@ -361,6 +421,8 @@ class Writer:
         self._number = 0
         self._heartbeat = time.monotonic()
         self.directory = path
+        if self._sealer:
+            self._sealer.enter(path)
 
     def _leave_directory(self) -> None:
         if self._lock_fd is not None:
@@ -379,7 +441,7 @@ class Writer:
                 self._files.close(self._spare.pop())
 
     def _complain(self, what: str, error: OSError) -> None:
-        full = error.errno in _FULL
+        full = error.errno in FULL
         self._observer.failed("full" if full else "io")
         hint = "free space on the volume, or lower AUDIT_JOURNAL_BYTES_MAX" if full else "check the volume"
         log.error("journal: cannot %s: %s", what, error.strerror or error, extra={"hint": hint})
@@ -390,6 +452,7 @@ class StdoutWriter:
 
     opened = True
     directory = None
+    edge = None
 
     def __init__(self, observer: Observer, files: Files | None = None, fd: int = 1) -> None:
         self._observer = observer
