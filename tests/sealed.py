@@ -44,7 +44,16 @@ class SealedJournal:
     """One process that writes; ``heads`` are those of answers: (entries, root, directory) as annotations have them."""
 
     def __init__(
-        self, path, *, signers=(KEY,), files=None, seconds=0.0, every_second=False, segment_bytes=300, bytes_max=0
+        self,
+        path,
+        *,
+        signers=(KEY,),
+        files=None,
+        seconds=0.0,
+        every_second=False,
+        segment_bytes=300,
+        bytes_max=0,
+        now=time.time,
     ):
         self.path = pathlib.Path(path)
         self.signers = tuple(signers)
@@ -53,7 +62,7 @@ class SealedJournal:
         self.limits = Limits(segment_bytes, 0, bytes_max, 0)
         self.writer = Writer(
             str(path), host="host", limits=self.limits, every_second=every_second, observer=self.observer,
-            files=files, sealer=self.sealer,
+            files=files, sealer=self.sealer, now=now,
         )  # fmt: skip
         self.heads = []
         self.confirmed = []

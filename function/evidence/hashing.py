@@ -54,9 +54,9 @@ class Difference(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """What became of a task. ``starts``: the entries before each segment; ``matched``: sizes with their roots.
+    """What became of a task. ``starts``: entries before each segment; ``matched``: sizes with their roots.
 
-    ``outside`` are lines of failed writes, by segment; ``behind`` are bytes that follow a segment's signed end; ``torn``
+    ``outside`` are lines of failed writes, by segment; ``behind`` are bytes after a segment's signed end; ``torn``
     are bytes of an unfinished line in the last segment.
     """
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..journal.evidence import Evidence, read_evidence
 from ..journal.files import Files
-from ..journal.segments import segment_name, segment_number
+from ..journal.segments import LOCK, segment_name, segment_number
 from ..transparency import checkpoint as checkpoints
 from ..transparency import note as notes
 from ..transparency import proof as proofs
@@ -120,6 +120,7 @@ class Log:
     last_evidence: int = 0  # the highest number of a segment that some note is about
     opening: frozenset[bytes] | None = None  # who signed the first checkpoint
     is_sealed: bool = False
+    ended_cleanly: bool = False  # its writer said so, and signed for everything before it did
     findings: list[Finding] = field(default_factory=list)
 
     def say(self, level: Level, text: str, **place: object) -> None:
@@ -142,6 +143,8 @@ def read_log(path: str, keys: Keys, files: Files | None = None) -> Log:
         number = segment_number(entry.name)
         if number is not None:
             log.segments[number] = entry.bytes
+        elif entry.name == LOCK:
+            log.ended_cleanly = entry.modified == 0
     log.segments = dict(sorted(log.segments.items()))
     log.is_sealed = not evidence.is_empty()
     _Reading(log, evidence, keys).read()
@@ -165,7 +168,7 @@ class _Reading:
         for number, content in sorted(evidence.proofs.items()):
             self._read_proof(number, content)
         for number, content in sorted(evidence.statements.items()):
-            self._read_end(number, content, counts.get(number, 0))
+            self._read_end(number, content, *counts.get(number, (0, -1)))
         for content in evidence.retention:
             if statement := self._statement(content, statements.RETENTION, "what retention removed"):
                 self._read_removed(statement)
@@ -180,7 +183,8 @@ class _Reading:
 
     # -- checkpoints --------------------------------------------------------------------------------------------
 
-    def _read_checkpoints(self, number: int, contents: Sequence[bytes]) -> int:
+    def _read_checkpoints(self, number: int, contents: Sequence[bytes]) -> tuple[int, int]:
+        """Take them; return how many there are, and the size of the largest."""
         count = 0
         size = -1
         for content in contents:
@@ -197,7 +201,7 @@ class _Reading:
                 self._log.say(Level.REMARK, f"the last checkpoint of segment {number} is torn: its writer was killed")
             elif rest:
                 self._wrong(f"{len(rest)} bytes in the checkpoints of segment {number} are no checkpoint", number)
-        return count
+        return count, size
 
     def _take_checkpoint(self, data: bytes, where: str) -> Checkpoint | None:
         try:
@@ -246,7 +250,7 @@ class _Reading:
 
     # -- statements ---------------------------------------------------------------------------------------------
 
-    def _read_end(self, number: int, content: bytes, found: int) -> None:
+    def _read_end(self, number: int, content: bytes, found: int, largest: int) -> None:
         statement = self._statement(content, statements.SEGMENT, f"the end of segment {number}")
         if statement is None:
             return
@@ -259,6 +263,8 @@ class _Reading:
         is_kept = number in self._log.segments  # retention removes the checkpoints with the segment
         if found < count and is_kept:
             self._wrong(f"{count - found} of {count} checkpoints of segment {number} are missing", number)
+        elif largest < first + entries and is_kept:
+            self._wrong(f"the last checkpoint of segment {number} is missing", number)
         if entries and number not in self._log.edges and is_kept:
             self._wrong(f"the proof of segment {number}'s end is missing", number)
         edge = self._log.edges.get(number)

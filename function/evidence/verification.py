@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -227,7 +228,8 @@ class _Plan:
         """Say which statements and proofs must be here: whatever was signed later was signed after them."""
         log = self.log
         for number, size in log.segments.items():
-            if number < log.last_evidence and number not in log.ends and size:
+            is_due = number < log.last_evidence or log.ended_cleanly
+            if is_due and number not in log.ends and size:
                 log.say(Level.WRONG, f"the statement about the end of segment {number} is missing", segment=number)
 
     def _make_tasks(self) -> None:
@@ -252,6 +254,8 @@ class _Plan:
         if not before:
             return EMPTY if not self._gone_before(number) else None
         previous = max(before)
+        if any(low < number and high > previous for (low, high), *_ in self.log.removed):
+            return None  # nobody has said how many entries were in what is gone
         if previous in self.log.edges:
             return self.log.edges[previous]
         end = self.log.ends.get(previous)
@@ -353,7 +357,7 @@ class _Plan:
             at, last = max(at, signed), segment.number
         most = max((head.size for head in log.heads), default=0)
         if most > at:
-            self._report_gap(at, most, (last, log.last_evidence + 1))
+            self._report_gap(at, most, (last, sys.maxsize))
         unsealed = proved.entries - proved.sealed
         if unsealed > 0 and not any(finding.level is Level.WRONG for finding in log.findings):
             found = (
@@ -380,9 +384,13 @@ class _Plan:
         for removed in log.removed:
             if removed.entries:
                 rest = [part for span in rest for part in _without(span, removed.entries)]
-        inner = [number for number in {*log.ends, *log.edges} if numbers[0] < number < numbers[1]]
-        low_high = [removed.segments for removed in log.removed]
-        is_said = inner and all(any(low <= number <= high for low, high in low_high) for number in inner)
+        known = {*log.ends, *log.edges, *([log.adoption.number("segment")] if log.adoption else [])}
+        inner = sorted(n for n in known if numbers[0] < n < numbers[1] and n not in log.segments)
+        runs = [removed.segments for removed in log.removed if not removed.entries]
+        is_said = any(low < numbers[1] and numbers[0] < high for low, high in runs) and all(
+            any(low <= number <= high for low, high in (removed.segments for removed in log.removed))
+            for number in inner
+        )
         if rest and not is_said:
             first, last = rest[0][0] + 1, rest[-1][1]
             where = f" (segment {inner[0]})" if len(inner) == 1 else ""

@@ -85,7 +85,7 @@ def cosigned_name(key_id: bytes) -> str:
 
 def is_sealed(names: list[str]) -> bool:
     """Return whether a process directory with these names in it was ever sealed."""
-    return any(_OF_SEGMENT.fullmatch(name) for name in names)
+    return any(_OF_SEGMENT.fullmatch(name) or name == ADOPTION or _RETENTION.fullmatch(name) for name in names)
 
 
 def read_evidence(files: Files, directory: str) -> Evidence:

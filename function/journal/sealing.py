@@ -168,10 +168,11 @@ class Sealer:
         """Sign and write what is due; return seconds until it is worth calling again."""
         if not self._directory:
             return self._seconds
-        if now >= self._retry_at and (self._ends or self._signed_size < 0 or self._is_due(now)):
+        is_unknown = self._signed_size < 0  # nothing says that this directory is sealed: at every chance
+        if is_unknown or (now >= self._retry_at and (self._ends or self._is_due(now))):
             self._attempt(now)
         if self._ends or self._signed_size < 0:
-            return max(0.01, self._retry_at - now)
+            return max(0.1, self._retry_at - now)
         is_ahead = self._durable.size > self._signed_size
         return max(0.01, self._signed_at + self._seconds - now) if is_ahead else self._seconds
 

@@ -12,9 +12,10 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..transparency import checkpoint as checkpoints
 from ..transparency import proof as proofs
 from ..transparency import statement as statements
 from ..transparency.note import Malformed
@@ -22,6 +23,7 @@ from ..transparency.statement import ADOPTION, RETENTION, Statement
 from ..transparency.tree import EMPTY, Edge, Tree
 from .evidence import ADOPTION as ADOPTION_NAME
 from .evidence import (
+    Evidence,
     checkpoints_number,
     is_sealed,
     proof_name,
@@ -93,7 +95,9 @@ class Statements:
                 if not any(low <= removal.segment.number <= high for (low, high), *_ in known):
                     entries = _entries(evidence.statements.get(removal.segment.number, b""))
                     _add(known, removal, entries)
-            origin = _origin(evidence.checkpoints.values()) or _origin_of_proofs(evidence.proofs.values())
+            origin = _origin(evidence)
+            if not origin:
+                return True
             statement = Statement(RETENTION, origin, {"host": self._host}, tuple(run.line() for run in known))
             path = f"{directory}/{retention_name(self._instance)}"
             write_whole(self._files, path, statements.sign(statement, self._signers()))
@@ -133,7 +137,9 @@ class Statements:
             if not is_sealed(names) or ADOPTION_NAME in names or statement_name(last.number) in names:
                 return
             evidence = read_evidence(self._files, directory.path)
-            origin = _origin(evidence.checkpoints.values()) or _origin_of_proofs(evidence.proofs.values())
+            origin = _origin(evidence)
+            if not origin:
+                return
             tree, behind = edge_behind(evidence.proofs, evidence.statements)
             torn = 0
             for segment in directory.segments:
@@ -206,19 +212,18 @@ def _entries(statement: bytes) -> tuple[int, int] | None:
     return (first, first + count) if first >= 0 and count > 0 else None
 
 
-def _origin(files: Iterable[Sequence[bytes]]) -> str:
-    """Return the log's origin: the first line of any of its checkpoints."""
-    return next((_first_line(content) for contents in files for content in contents if content), "")
-
-
-def _origin_of_proofs(contents: Iterable[bytes]) -> str:
-    return next(_origins(contents), "")
-
-
-def _origins(contents: Iterable[bytes]) -> Iterator[str]:
-    for content in contents:
+def _origin(evidence: Evidence) -> str:
+    """Return the log's origin, as any of its notes says it; empty where none is whole."""
+    for contents in evidence.checkpoints.values():
+        for data in (one for content in contents for one in checkpoints.split(content)[0]):
+            return _first_line(data)
+    for data in evidence.proofs.values():
         with contextlib.suppress(Malformed):
-            yield _first_line(proofs.parse(content).checkpoint)
+            return _first_line(proofs.parse(data).checkpoint)
+    for data in (*evidence.statements.values(), *evidence.retention, evidence.adoption):
+        with contextlib.suppress(Malformed):
+            return statements.parse(data)[0].origin
+    return ""
 
 
 def _first_line(content: bytes) -> str:

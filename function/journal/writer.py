@@ -103,8 +103,8 @@ class Writer:
     """The only writer of one process directory. Not thread-safe: one thread owns it.
 
     ``journal_dir`` may be missing: directory and segment appear with the first record. ``random`` returns the
-    eight hexadecimal digits of a directory's name; ``on_cut`` is told when a segment was closed, and ``sealer``, where
-    there is one, all that a tree over the lines must know.
+    eight hexadecimal digits of a directory's name, ``now`` the time in it; ``on_cut`` is told when a segment was
+    closed, and ``sealer``, where there is one, all that a tree over the lines must know.
     """
 
     def __init__(
@@ -117,6 +117,7 @@ class Writer:
         observer: Observer,
         files: Files | None = None,
         random: Callable[[], str] = lambda: os.urandom(4).hex(),
+        now: Callable[[], float] = time.time,
         on_cut: Callable[[], None] = lambda: None,
         sealer: Sealer | None = None,
     ) -> None:
@@ -130,12 +131,14 @@ class Writer:
         self._observer = observer
         self._files = files or Files()
         self._random = random
+        self._now = now
         self._on_cut = on_cut
         self._sealer = sealer
         self._segment: _OpenSegment | None = None
         self._number = 0
         self._lock_fd: int | None = None
         self._spare: list[int] = []
+        self._uncut: list[tuple[str, int]] = []  # sealed segments, and how many bytes of each are ours
         self._heartbeat = 0.0
         self._synced = 0.0
 
@@ -206,6 +209,7 @@ class Writer:
                 self._files.touch(f"{self.directory}/{LOCK}")
         waits = [HEARTBEAT_SECONDS]
         if self._sealer:
+            self._cut_back_all()
             waits.append(self._sealer.tick(now))
         if self._segment and self._segment.unsynced:
             waits.append(SYNC_SECONDS)
@@ -287,11 +291,39 @@ class Writer:
                 self._sync(segment)
             except OSError:
                 self._seal(segment)
+                self._cut_back(segment, is_copied=not broken.answered)
                 raise
         except OSError:
+            self._cut_back(broken, is_copied=not broken.answered)
             self._count_answered(broken)
             raise
+        self._cut_back(broken, is_copied=True)
         return segment
+
+    def _cut_back(self, sealed: _OpenSegment, *, is_copied: bool) -> None:
+        """Cut what no fdatasync has confirmed off a sealed segment: it is in no tree.
+
+        Where the journal is not sealed it stays, as a duplicate; and wherever it was answered and may be the only copy.
+        """
+        if self._sealer and is_copied:
+            self._uncut.append((sealed.path, sealed.synced_bytes))
+            self._cut_back_all()
+
+    def _cut_back_all(self) -> None:
+        left = []
+        for path, size in self._uncut:
+            try:
+                self._files.status(path)  # or opening it would create it
+                fd = self._files.open_shared(path)
+                try:
+                    self._files.truncate(fd, size)
+                finally:
+                    self._files.close(fd)
+            except FileNotFoundError:
+                pass
+            except OSError:  # with the next segment; the statement about this one's end says where that is, too
+                left.append((path, size))
+        self._uncut = left
 
     def _sync_answered(self) -> None:
         """The fdatasync of everysec: what it confirms was answered up to a second ago."""
@@ -392,6 +424,7 @@ class Writer:
         self._segment = _OpenSegment(self._number, path, fd, time.monotonic())
         if self._sealer:
             self._sealer.begin(self._number)
+            self._cut_back_all()
         return self._segment
 
     def _open_journal(self) -> bool:
@@ -406,7 +439,7 @@ class Writer:
 
     def _enter_new_directory(self) -> None:
         self._files.make_directories(self._journal_dir)
-        path = f"{self._journal_dir}/{directory_name(self._host, time.time(), self._random())}"
+        path = f"{self._journal_dir}/{directory_name(self._host, self._now(), self._random())}"
         self._files.make_directory(path)
         try:
             self._lock_fd = self._files.lock(f"{path}/{LOCK}", create=True)
