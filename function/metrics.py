@@ -243,6 +243,10 @@ class Metrics:
         """Show what each sink has done since its process started, and what is left."""
         for sink, now in status.items():
             before = self._forward_before.get(sink, {})
+            if "last_cosignature" in now:
+                self._witness_status(sink.partition(" ")[2], before, now)
+                self._forward_before[sink] = dict(now)
+                continue
             for name, counter in self._forward.items():
                 counter.labels(sink=sink).inc(max(0, now[name] - before.get(name, 0)))
             self._lost.labels(reason="rejected").inc(max(0, now["lost"] - before.get("lost", 0)))
@@ -250,6 +254,12 @@ class Metrics:
                 if name != "last_success" or now[name]:  # a process that has only started knows of none
                     gauge.labels(sink=sink).set(now[name])
             self._forward_before[sink] = dict(now)
+
+    def _witness_status(self, name: str, before: Mapping[str, float], now: Mapping[str, float]) -> None:
+        self._witness_failures.labels(witness=name).inc(max(0, now["failures"] - before.get("failures", 0)))
+        time_ = self._witness_time.labels(witness=name)
+        if now["last_cosignature"]:
+            time_.set(now["last_cosignature"])
 
     # -- names ------------------------------------------------------------------------------------------------
 

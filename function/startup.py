@@ -39,6 +39,9 @@ def service_or_exit(environ: Mapping[str, str], *, forwards: bool, bounds: Bound
     if settings.forwarding.to and not forwards:
         hint = "run `python -m function forward` beside this, on the same journal directory, and unset it here"
         _exit([Mistake("AUDIT_FORWARD_TO", ",".join(settings.forwarding.to), "this host runs no forwarder", hint)])
+    if settings.seal.witnesses and not forwards:
+        hint = "run `python -m function forward` beside this, on the same journal directory, and unset it here"
+        _exit([Mistake("AUDIT_SEAL_WITNESSES", "", "this host runs no forwarder, which asks witnesses", hint)])
     try:
         return Service(settings, bounds)
     except ConfigurationError as error:

@@ -23,6 +23,7 @@ from ..forwarding.forwarder import Forwarder
 from ..forwarding.sink import Sink, SinkError
 from ..forwarding.sinks import make_sinks
 from ..forwarding.trial import try_sink
+from ..forwarding.witnesses import make_witnesses
 from ..metrics import Metrics
 from ..record.event_format import EventFormat
 from ..record.review_format import ReviewFormat
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
         return 2
     mode = arguments[0] if arguments else ""
     settings = settings_or_exit(os.environ)
-    if not settings.forwarding.to:
+    if not settings.forwarding.to and not (settings.seal.witnesses and mode in ("", "--supervised")):
         hint = "name the sinks to forward to; docs/forwarding.md describes each"
         print(f"kube-audit-function: {Mistake('AUDIT_FORWARD_TO', '', 'not set', hint)}", file=sys.stderr)
         return 2
@@ -69,6 +70,7 @@ def main(arguments: list[str]) -> int:
         sinks,
         batch_seconds=0.0 if mode == "--once" else settings.forwarding.batch_seconds,
         everything=mode == "--once",
+        witnesses=() if mode == "--once" else make_witnesses(settings.seal.witnesses),
     )
     if mode == "--once":
         return _once(forwarder)
@@ -124,7 +126,8 @@ def _forever(forwarder: Forwarder, settings: Settings, *, supervised: bool) -> i
     else:
         ending.on_signals()
     report = _reporter(settings, supervised=supervised)
-    log.info("forwarding %s to %s", settings.journal.dir, ", ".join(settings.forwarding.to))
+    to = [*settings.forwarding.to, *(f"witness {key.partition('+')[0]}" for _, key in settings.seal.witnesses)]
+    log.info("forwarding %s to %s", settings.journal.dir, ", ".join(to))
     forwarder.start()
     while not ending.asked.is_set():
         forwarder.tick()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from ..native import reading as native
+from ..record import checkpoint_record
 from ..transparency import checkpoint as checkpoints
 from ..transparency.checkpoint import Checkpoint
 from ..transparency.note import Malformed, Note
@@ -22,7 +23,7 @@ __all__ = ["CHECKPOINT_KEY", "RECORDED_KEY", "TREE_KEY", "Anchors", "TreeHead", 
 TREE_KEY = "tree"
 RECORDED_KEY = "recorded"
 # In what sinks have: see `record.checkpoint_record`.
-CHECKPOINT_KEY = "kube-audit-function/checkpoint"
+CHECKPOINT_KEY = checkpoint_record.KEY
 
 _HEAD = re.compile(r"(0|[1-9][0-9]{0,18}) ([A-Za-z0-9+/]{43}=)")
 _NOTE = re.compile("\n\n\u2014 ")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import dataclasses
+import itertools
+import sys
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..journal.evidence import read_evidence
+from ..journal.evidence import Evidence, read_evidence
 from ..journal.files import Files
-from ..journal.segments import segment_name, segment_number
-from ..journal.statements import edge_behind
+from ..journal.leaves import Place, leaves, start_before
+from ..journal.segments import segment_name
 from ..record import reading
 from ..transparency import checkpoint as checkpoints
 from ..transparency import note as notes
@@ -18,7 +19,7 @@ from ..transparency import proof as proofs
 from ..transparency.note import Malformed, NotSigned
 from ..transparency.paths import NotProven, inclusion_proof
 from ..transparency.proof import Proof
-from ..transparency.tree import EMPTY, Edge, leaf_hash
+from ..transparency.tree import leaf_hash
 from .log import Keys
 
 __all__ = ["CannotProve", "Proven", "Verdict", "prove", "verify_file"]
@@ -49,45 +50,17 @@ class Verdict:
     size: int = 0
 
 
-class _Place(NamedTuple):
-    number: int
-    line: int  # from 0, within the segment
-    text: bytes
-
-
 def prove(directory: str, uid: str) -> list[Proven]:
     """Return the entries of ``directory`` whose review has this uid, each with its proof. Raises `CannotProve`.
 
     Under the smallest checkpoint that covers the entry, or the smallest that a witness has cosigned.
     """
     files = Files()
-    numbers = sorted(number for name in files.names(directory) if (number := segment_number(name)) is not None)
-    places = [place for number in numbers for place in _find(directory, number, uid.encode())]
-    if not places:
-        return []
     evidence = read_evidence(files, directory)
-    known = [
-        data for contents in evidence.checkpoints.values() for one in contents for data in checkpoints.split(one)[0]
+    heads, cosigned = _heads(evidence)
+    return [
+        _proven(files, directory, evidence, place, heads, cosigned) for place in _find(files, directory, evidence, uid)
     ]
-    known += [proofs.parse(one).checkpoint for one in evidence.proofs.values()]
-    heads = sorted((checkpoints.parse_signed(data)[0].size, data) for data in known)
-    cosigned = sorted((checkpoints.parse_signed(data)[0].size, data) for data in evidence.cosigned)
-    found = []
-    for place in places:
-        before, start = _start(evidence.proofs, evidence.statements, numbers, place.number)
-        index = _index(directory, numbers, start, place, before)
-        chosen = next((one for one in [*cosigned, *heads] if one[0] > index), None)
-        if chosen is None:
-            raise CannotProve("no checkpoint covers it yet (hint: within AUDIT_SEAL_SECONDS one does)")
-        leaves = map(leaf_hash, _lines(directory, numbers, start, evidence.statements))
-        try:
-            path = inclusion_proof(leaves, index=index, size=chosen[0], before=before)
-        except ValueError as error:
-            raise CannotProve(f"the journal ends before its checkpoint: {error}") from None
-        proof = Proof(index, tuple(path), chosen[1])
-        name = segment_name(place.number)
-        found.append(Proven(place.text, proof, name, place.line + 1, chosen in cosigned))
-    return found
 
 
 def verify_file(path: str, keys: Keys) -> Verdict:
@@ -118,39 +91,57 @@ def verify_file(path: str, keys: Keys) -> Verdict:
 # -- steps ----------------------------------------------------------------------------------------------------------
 
 
-def _find(directory: str, number: int, uid: bytes) -> Iterator[_Place]:
-    """Return the lines with this uid: looked for as bytes, then read."""
-    with open(os.path.join(directory, segment_name(number)), "rb") as file:
-        for at, line in enumerate(file):
-            if uid in line and line.endswith(b"\n"):
-                try:
-                    record = reading.read(line)
-                except reading.NotARecord:
-                    continue
-                if record.uid.encode() == uid:
-                    yield _Place(number, at, line[:-1])
+def _find(files: Files, directory: str, evidence: Evidence, uid: str) -> list[Place]:
+    """Return the entries with this uid: looked for as bytes, then read."""
+    wanted = uid.encode()
+    return [
+        place for place in leaves(files, directory, evidence, 1) if wanted in place.line and _uid(place.line) == uid
+    ]
 
 
-def _start(proofs_of: dict[int, bytes], ends: dict[int, bytes], numbers: list[int], number: int) -> tuple[Edge, int]:
-    """Return the last known edge before segment ``number``, and the first segment behind it."""
-    before = {n: one for n, one in proofs_of.items() if n < number}
-    known = {n: ends.get(n, b"") for n in before}
-    tree, behind = edge_behind(before, known)
-    return (tree.edge() if behind else EMPTY), min((n for n in numbers if n > behind), default=number)
+def _uid(line: bytes) -> str:
+    try:
+        return reading.read(line).uid
+    except reading.NotARecord:
+        return ""
 
 
-def _index(directory: str, numbers: list[int], start: int, place: _Place, before: Edge) -> int:
-    lines = 0
-    for number in numbers:
-        if start <= number < place.number:
-            with open(os.path.join(directory, segment_name(number)), "rb") as file:
-                lines += sum(line.endswith(b"\n") for line in file)
-    return before.size + lines + place.line
+def _heads(evidence: Evidence) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+    """Return all checkpoints, and those that were cosigned, by size."""
+    known = [one for some in evidence.checkpoints.values() for data in some for one in checkpoints.split(data)[0]]
+    known += [proofs.parse(one).checkpoint for one in evidence.proofs.values()]
+    return _by_size(known), _by_size(evidence.cosigned)
 
 
-def _lines(directory: str, numbers: list[int], start: int, ends: dict[int, bytes]) -> Iterator[bytes]:
-    del ends
-    for number in numbers:
-        if number >= start:
-            with open(os.path.join(directory, segment_name(number)), "rb") as file:
-                yield from (line[:-1] for line in file if line.endswith(b"\n"))
+def _by_size(notes_: list[bytes]) -> list[tuple[int, bytes]]:
+    return sorted((checkpoints.parse_signed(data)[0].size, data) for data in notes_)
+
+
+def _proven(
+    files: Files,
+    directory: str,
+    evidence: Evidence,
+    place: Place,
+    heads: list[tuple[int, bytes]],
+    cosigned: list[tuple[int, bytes]],
+) -> Proven:
+    ended = {number for number in evidence.proofs if number < place.number}
+    before = {number: evidence.proofs[number] for number in ended}
+    start = start_before(dataclasses.replace(evidence, proofs=before), sys.maxsize)
+    index = start.edge.size + _count(files, directory, evidence, start.number, place)
+    chosen = next((one for one in [*cosigned, *heads] if one[0] > index), None)
+    if chosen is None:
+        raise CannotProve("no checkpoint covers it yet (hint: within AUDIT_SEAL_SECONDS one does)")
+    hashes = (leaf_hash(one.line) for one in leaves(files, directory, evidence, start.number))
+    try:
+        path = inclusion_proof(hashes, index=index, size=chosen[0], before=start.edge)
+    except ValueError as error:
+        raise CannotProve(f"the journal ends before its checkpoint: {error}") from None
+    proof = Proof(index, tuple(path), chosen[1])
+    return Proven(place.line, proof, segment_name(place.number), place.at + 1, chosen in cosigned)
+
+
+def _count(files: Files, directory: str, evidence: Evidence, number: int, until: Place) -> int:
+    """Return how many entries there are from segment ``number`` to ``until``."""
+    entries = leaves(files, directory, evidence, number)
+    return sum(1 for _ in itertools.takewhile(lambda one: (one.number, one.at) != (until.number, until.at), entries))

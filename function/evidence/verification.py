@@ -254,7 +254,7 @@ class _Plan:
         if not before:
             return EMPTY if not self._gone_before(number) else None
         previous = max(before)
-        if any(low < number and high > previous for (low, high), *_ in self.log.removed):
+        if any(max(low, previous + 1) <= min(high, number - 1) for (low, high), *_ in self.log.removed):
             return None  # nobody has said how many entries were in what is gone
         if previous in self.log.edges:
             return self.log.edges[previous]
