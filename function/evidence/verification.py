@@ -193,7 +193,7 @@ class _Plan:
             if log.segments:
                 text = "it was never sealed, or all that was signed for it is gone: nothing is proved of it"
                 log.say(Level.UNKNOWN, text)
-        elif not any(head.keys for head in log.heads):
+        elif not (any(head.keys for head in log.heads) or log.adoption or log.removed):
             log.say(Level.UNKNOWN, "no checkpoint is signed with a given key: nothing is proved of it")
         for one in passed:
             self._report(one)
