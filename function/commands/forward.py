@@ -100,7 +100,8 @@ def _once(forwarder: Forwarder) -> int:
         left = max(forwarder.left().values())
         most = max(most, left)
         progress.show(most - left, most)
-        if forwarder.failure() or ending.asked.is_set() or (not left and forwarder.is_counted()):
+        is_done = not left and forwarder.is_counted() and not forwarder.has_checkpoints_left()
+        if forwarder.failure() or ending.asked.is_set() or is_done:
             break
         ending.asked.wait(QUICK_TICK_SECONDS)
     forwarder.stop(STOP_SECONDS)
@@ -151,7 +152,8 @@ def _drain(forwarder: Forwarder, ending: _Ending, seconds: float, report: Report
     while True:
         forwarder.tick()
         report(forwarder.status())
-        if not any(forwarder.left().values()) or ending.at_once or time.monotonic() >= until:
+        is_done = not any(forwarder.left().values()) and not forwarder.has_checkpoints_left()
+        if is_done or ending.at_once or time.monotonic() >= until:
             return
         time.sleep(min(QUICK_TICK_SECONDS, max(0.0, until - time.monotonic())))
 

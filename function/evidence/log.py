@@ -119,6 +119,7 @@ class Log:
     witnessed: list[tuple[int, str]] = field(default_factory=list)  # entries, who cosigned
     last_evidence: int = 0  # the highest number of a segment that some note is about
     opening: frozenset[bytes] | None = None  # who signed the first checkpoint
+    unknown: set[str] = field(default_factory=set)  # what is there and signed by nobody who is known
     is_sealed: bool = False
     ended_cleanly: bool = False  # its writer said so, and signed for everything before it did
     findings: list[Finding] = field(default_factory=list)
@@ -214,8 +215,7 @@ class _Reading:
             if self._log.opening is None and not checkpoint.size:
                 self._log.opening = ids
             self._log.heads.append(Head(checkpoint.size, checkpoint.root, where, ids))
-            return checkpoint
-        return None
+        return checkpoint
 
     def _read_proof(self, number: int, content: bytes) -> None:
         """Take the edge behind segment ``number``, where its root is a signed one."""
@@ -231,7 +231,9 @@ class _Reading:
             self._wrong(f"the {where} does not prove it: {error}", number)
             return
         ids = self._signed(note, f"the {where}")
-        if ids and self._is_ours(checkpoint.origin, where):
+        if not ids:
+            self._log.unknown.add(f"proof {number}")
+        elif self._is_ours(checkpoint.origin, where):
             tree = Tree(Edge(proof.index, tuple(reversed(proof.path))))
             tree.append(leaf)
             self._log.edges[number] = tree.edge()
@@ -253,6 +255,7 @@ class _Reading:
     def _read_end(self, number: int, content: bytes, found: int, largest: int) -> None:
         statement = self._statement(content, statements.SEGMENT, f"the end of segment {number}")
         if statement is None:
+            self._log.unknown.add(f"statement {number}")
             return
         if statement.number("segment") != number:
             self._wrong(f"the statement about segment {number} is that about {statement.fields.get('segment')}", number)
@@ -265,7 +268,8 @@ class _Reading:
             self._wrong(f"{count - found} of {count} checkpoints of segment {number} are missing", number)
         elif largest < first + entries and is_kept:
             self._wrong(f"the last checkpoint of segment {number} is missing", number)
-        if entries and number not in self._log.edges and is_kept:
+        is_unknown = f"proof {number}" in self._log.unknown
+        if entries and number not in self._log.edges and is_kept and not is_unknown:
             self._wrong(f"the proof of segment {number}'s end is missing", number)
         edge = self._log.edges.get(number)
         if edge is not None and edge.size != first + entries:

@@ -171,9 +171,10 @@ class _Plan:
             candidates.setdefault(one.size, set()).add(one.root)
         self._candidates = candidates
         self._first = next(iter(log.segments), 0)
-        if log.is_sealed:
+        self._is_known = any(head.keys for head in log.heads) or bool(log.adoption or log.removed)
+        if self._is_known:
             self._check_completeness()
-        if log.is_sealed or log.heads:
+        if self._is_known or log.heads or candidates:
             self._make_tasks()
 
     def conclude(self, passed: Sequence[Passed], matched: set[tuple[int, bytes]]) -> Proved:
@@ -193,7 +194,7 @@ class _Plan:
             if log.segments:
                 text = "it was never sealed, or all that was signed for it is gone: nothing is proved of it"
                 log.say(Level.UNKNOWN, text)
-        elif not (any(head.keys for head in log.heads) or log.adoption or log.removed):
+        elif not self._is_known:
             log.say(Level.UNKNOWN, "no checkpoint is signed with a given key: nothing is proved of it")
         for one in passed:
             self._report(one)
@@ -229,7 +230,7 @@ class _Plan:
         log = self.log
         for number, size in log.segments.items():
             is_due = number < log.last_evidence or log.ended_cleanly
-            if is_due and number not in log.ends and size:
+            if is_due and size and number not in log.ends and f"statement {number}" not in log.unknown:
                 log.say(Level.WRONG, f"the statement about the end of segment {number} is missing", segment=number)
 
     def _make_tasks(self) -> None:
@@ -272,7 +273,9 @@ class _Plan:
         if start is None and log.is_sealed:
             number = run[0].number
             text = f"where the tree was before segment {number} is missing: it cannot be recomputed"
-            if number <= log.last_evidence:
+            if any(one.startswith("proof") for one in log.unknown):
+                log.say(Level.UNKNOWN, text, segment=number)
+            elif number <= log.last_evidence:
                 log.say(Level.WRONG, text, segment=number)
             else:
                 log.say(Level.REMARK, f"{text}; no checkpoint covers it", segment=number)

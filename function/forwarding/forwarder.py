@@ -152,6 +152,10 @@ class Forwarder:
         """Return how many records each sink has not settled yet."""
         return {worker.sink.name: self._behind(worker)[0] for worker in self._workers}
 
+    def has_checkpoints_left(self) -> bool:
+        """Return whether a sink has not settled all of the tree's checkpoints yet."""
+        return any(not self._has_checkpoints(directory) for directory in list(self._directories.values()))
+
     def is_counted(self) -> bool:
         """Return whether `left` is all there is."""
         return all(directory.backlog.complete for directory in self._directories.values())
@@ -255,10 +259,14 @@ class Forwarder:
 
     def _is_sealed_through(self, mine: _Directory) -> bool:
         """Return whether every sink has all checkpoints of the directory, and every witness has cosigned the newest."""
-        for channel in mine.sealed.values():
-            if not is_through(self._files, mine.path, channel.position.segment, channel.position.offset):
-                return False
-        return all(witness.is_through(mine.path) for witness in self._witnesses)
+        return self._has_checkpoints(mine) and all(witness.is_through(mine.path) for witness in self._witnesses)
+
+    def _has_checkpoints(self, mine: _Directory) -> bool:
+        positions = [channel.position for channel in mine.sealed.values()]
+        try:
+            return all(is_through(self._files, mine.path, one.segment, one.offset) for one in positions)
+        except FileNotFoundError:
+            return True  # retention was faster
 
     def _drop(self, mine: _Directory) -> None:
         for worker in self._workers:
