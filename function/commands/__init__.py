@@ -6,7 +6,7 @@ __all__ = ["COMMANDS"]
 
 # In the order of the usage text. A module is imported when its command is called: none needs what another needs.
 COMMANDS = {
-    "serve": "serve reviews under uvicorn (the container image's command)",
+    "serve": "serve reviews (the container image's command)",
     "show": "the journal for a person: --follow, --since, --user, --verb, --resource ... (--help)",
     "forward": "forward the journal to AUDIT_FORWARD_TO; --once: all that is there; --check: one test record to each",
     "settings": "print every setting: value in force, default, meaning",

@@ -78,6 +78,7 @@ class RecordingSettings(msgspec.Struct, frozen=True):
     redaction_key_file: str  # empty: no digests
     changes: str  # 0 | 1 | only
     event_status: str  # none | inferred
+    annotate: str  # none | recorded
 
 
 class JournalSettings(msgspec.Struct, frozen=True):
@@ -352,6 +353,9 @@ CORE: tuple[Setting, ...] = (
             "write seconds from 1 to 3600, such as 60"),
     Setting("AUDIT_SEAL_WITNESSES", "", "who cosigns checkpoints: `URL VERIFIER-KEY`, several separated by commas",
             witnesses, "docs/evidence.md has an example"),
+    Setting("AUDIT_ANNOTATE", "recorded", "what answers write into the API server's own audit log: `recorded` (where "
+            "the record is, or why there is none) or `none`", one_of("none", "recorded"),
+            "docs/reconcile.md says what it is for"),
     Setting("AUDIT_DRAIN_SECONDS", "5", "how long to go on serving after SIGTERM", seconds,
             "write seconds, such as 5"),
     Setting("AUDIT_FORWARD_TO", "", "sinks to forward to, separated by commas; docs/forwarding.md describes each",

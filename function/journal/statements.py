@@ -36,7 +36,7 @@ from .files import Files
 from .sealing import Signers
 from .segments import ProcessDirectory, Segment, segment_number
 
-__all__ = ["Removal", "Statements", "edge_behind"]
+__all__ = ["Removing", "Statements", "edge_behind"]
 
 log = logging.getLogger("audit.seal")
 
@@ -45,7 +45,7 @@ STEP_BYTES = 256 << 10
 PAUSE_SECONDS = 0.001
 
 
-class Removal(NamedTuple):
+class Removing(NamedTuple):
     """A segment that is about to go: ``reason`` is ``size`` or ``age``; ``confirmed`` is what the sinks had taken."""
 
     segment: Segment
@@ -81,7 +81,7 @@ class Statements:
         self._runs: dict[str, list[_Run]] = {}
         self._adopted: set[str] = set()
 
-    def removing(self, directory: str, removals: Sequence[Removal]) -> bool:
+    def removing(self, directory: str, removals: Sequence[Removing]) -> bool:
         """Say that these segments of ``directory`` are removed, durably; return whether that is said.
 
         Nothing is said of a directory that was never sealed.
@@ -191,7 +191,7 @@ def edge_behind(proofs_of: dict[int, bytes], ends: dict[int, bytes]) -> tuple[Tr
     return Tree(EMPTY), 0
 
 
-def _add(runs: list[_Run], removal: Removal, entries: tuple[int, int] | None) -> None:
+def _add(runs: list[_Run], removal: Removing, entries: tuple[int, int] | None) -> None:
     """Add a removal to the last run, where it goes on with it, or as a run of its own."""
     number, now = removal.segment.number, _now()
     last = runs[-1] if runs else None

@@ -21,7 +21,7 @@ from typing import Protocol
 
 from .files import FULL, Files
 from .rotation import Limits, pieces
-from .segments import HEARTBEAT_SECONDS, LOCK, directory_name, segment_name
+from .segments import HEARTBEAT_SECONDS, LOCK, Placed, directory_name, segment_name
 
 __all__ = ["Observer", "StdoutWriter", "Writer"]
 
@@ -76,24 +76,27 @@ class _OpenSegment:
     """The segment being written. ``bytes`` counts whole lines; ``unsynced`` is what no fdatasync has confirmed.
 
     The first ``answered`` blocks of ``unsynced`` were confirmed to the caller all the same (everysec). On a file that
-    is ``poisoned`` an fdatasync has failed: the next one would succeed, and say nothing. ``torn``: bytes of a failed
-    write follow, and could not be cut back.
+    is ``poisoned`` an fdatasync has failed: the next one would succeed, and say nothing. One that is ``removed`` has no
+    name any more, and was counted. ``torn``: bytes of a failed write follow, and could not be cut back.
     """
 
     __slots__ = (
-        "answered", "bytes", "fd", "number", "opened", "path", "poisoned", "records", "synced_bytes", "torn",
-        "unsynced", "unsynced_bytes",
+        "answered", "bytes", "fd", "name", "number", "opened", "path", "poisoned", "records", "removed", "synced_bytes",
+        "torn", "unsynced", "unsynced_bytes",
     )  # fmt: skip
 
     def __init__(self, number: int, path: str, fd: int, opened: float) -> None:
         self.number = number
         self.path = path
+        self.name = "/".join(path.split("/")[-2:])  # in the journal: its directory and its file
         self.fd = fd
         self.opened = opened
         self.bytes = 0
         self.records = 0
         self.answered = 0
-        self.poisoned = self.torn = False
+        self.poisoned = False
+        self.removed = False
+        self.torn = False
         self.synced_bytes = 0
         self.unsynced: list[bytes] = []
         self.unsynced_bytes = 0
@@ -103,8 +106,8 @@ class Writer:
     """The only writer of one process directory. Not thread-safe: one thread owns it.
 
     ``journal_dir`` may be missing: directory and segment appear with the first record. ``random`` returns the
-    eight hexadecimal digits of a directory's name, ``now`` the time in it; ``on_cut`` is told when a segment was
-    closed, and ``sealer``, where there is one, all that a tree over the lines must know.
+    eight hexadecimal digits of a directory's name, ``now`` the time in it; ``on_cut`` is told which segment was closed,
+    and its records; and ``sealer``, where there is one, all that a tree over the lines must know.
     """
 
     def __init__(
@@ -118,10 +121,11 @@ class Writer:
         files: Files | None = None,
         random: Callable[[], str] = lambda: os.urandom(4).hex(),
         now: Callable[[], float] = time.time,
-        on_cut: Callable[[], None] = lambda: None,
+        on_cut: Callable[[str, int], None] = lambda _path, _records: None,
         sealer: Sealer | None = None,
     ) -> None:
         self.opened = False
+        self.placed: Sequence[Placed] = ()
         self.directory: str | None = None
         self._journal_dir = journal_dir
         self._host = host
@@ -153,20 +157,24 @@ class Writer:
         """Write ``lines`` and return when they are as durable as asked: all of them, or the first n.
 
         Returns how many are stored. Fewer than given means trouble, which was logged and counted; the rest is
-        not claimed (though some of it may be on disk). Never raises `OSError`; where it raises, for a mistake of our
-        own, none is claimed, and the next call starts a new segment.
+        not claimed (though some of it may be on disk). ``placed`` says where the stored ones are. Never raises
+        `OSError`; where it raises, for a mistake of our own, none is claimed, and the next call starts a new segment.
         """
         stored = 0
         used = self._segment.bytes if self._segment else 0
+        placed: list[Placed] = []
+        self.placed = placed
         try:
             for cut, piece in pieces(lines, used, self._cut_at_bytes):
                 if cut:
                     self._cut()
-                segment = self._store_piece(b"".join(piece))
+                data = b"".join(piece)
+                segment = self._store_piece(data)
+                placed.append(Placed(len(piece), segment.name, segment.bytes - len(data)))
                 segment.answered = len(segment.unsynced)
                 segment.records += len(piece)
                 stored += len(piece)
-                self._observer.wrote(len(piece), sum(map(len, piece)))
+                self._observer.wrote(len(piece), len(data))
         except OSError as error:
             self._complain("store records", error)
         except BaseException:
@@ -205,8 +213,7 @@ class Writer:
             self._cut()
         if self.directory and now - self._heartbeat >= HEARTBEAT_SECONDS:
             self._heartbeat = now
-            with contextlib.suppress(OSError):  # a lost directory shows with the next record, and is counted there
-                self._files.touch(f"{self.directory}/{LOCK}")
+            self._beat(self.directory)
         waits = [HEARTBEAT_SECONDS]
         if self._sealer:
             self._cut_back_all()
@@ -216,6 +223,19 @@ class Writer:
         if self._segment and self._limits.segment_age_max:
             waits.append(self._segment.opened + self._limits.segment_age_max - now)
         return max(0.01, min(waits))
+
+    def _beat(self, directory: str) -> None:
+        """Say that this writer lives. Where its directory is gone, the next record goes to a new one."""
+        try:
+            self._files.touch(f"{directory}/{LOCK}")
+        except FileNotFoundError:
+            hint = "where it was moved away, move it back: what was written to it until now is in it"
+            log.error("journal: %s is gone: going on in a new directory", directory, extra={"hint": hint})
+            self._cut()  # which counts what was deleted
+            if self.directory == directory:
+                self._leave_directory()
+        except OSError:
+            pass  # the volume is in trouble, which shows with the next record
 
     def _store_piece(self, data: bytes) -> _OpenSegment:
         """Store one block in one segment, and return it: a new one where the first one fails. Raises `OSError`."""
@@ -270,8 +290,7 @@ class Writer:
             segment.poisoned = True
             raise
         self._observer.synced(time.perf_counter() - started)
-        if not self._files.status(segment.fd).links:
-            self._observer.lost("removed", segment.records)
+        if self._is_removed(segment):
             raise FileNotFoundError(errno.ENOENT, "the segment was removed while in use", segment.path)
         if self._sealer:
             self._sealer.synced()
@@ -279,6 +298,16 @@ class Writer:
         segment.unsynced_bytes = segment.answered = 0
         segment.synced_bytes = segment.bytes
         self._synced = time.monotonic()
+
+    def _is_removed(self, segment: _OpenSegment) -> bool:
+        """Return whether somebody removed ``segment``; count its records as lost, but for those still at hand."""
+        if segment.removed or self._files.status(segment.fd).links:
+            return segment.removed
+        segment.removed = True
+        at_hand = sum(block.count(b"\n") for block in segment.unsynced[: segment.answered])
+        if segment.records > at_hand:
+            self._observer.lost("removed", segment.records - at_hand)
+        return True
 
     def _start_again(self, broken: _OpenSegment, *data: bytes) -> _OpenSegment:
         """Seal ``broken``; store what it has not confirmed, and ``data``, in a new segment. Raises `OSError`."""
@@ -361,7 +390,7 @@ class Writer:
         if self._sealer:  # its tree may not be what is on disk
             self._sealer.abandon()
             self._leave_directory()
-        self._on_cut()
+        self._on_cut(segment.path, segment.records)
 
     def _count_answered(self, broken: _OpenSegment) -> None:
         """Count as lost what was answered (everysec) and cannot be made durable."""
@@ -371,6 +400,8 @@ class Writer:
     def _seal(self, segment: _OpenSegment) -> None:
         if self._segment is segment:
             self._segment = None
+            with contextlib.suppress(OSError):
+                self._is_removed(segment)
             with contextlib.suppress(OSError):  # what matters was synced before, or is known to be unconfirmed
                 self._files.close(segment.fd)
             is_there = bool(segment.bytes)
@@ -381,12 +412,13 @@ class Writer:
                     pass
                 except OSError:
                     is_there = True
+            elif not segment.removed:
+                self._on_cut(segment.path, segment.records)
             if self._sealer and is_there:
                 whole = not (segment.unsynced or segment.torn)
                 self._sealer.ended(segment.number, segment.synced_bytes, whole=whole)
             elif self._sealer:
                 self._sealer.dropped(segment.number)
-            self._on_cut()
 
     def _open(self) -> _OpenSegment:
         """Create the next segment; with the descriptors that are kept for it, where there are no others."""
@@ -484,6 +516,7 @@ class StdoutWriter:
     """Lines to standard output: a platform collects them. Not durable, and says so."""
 
     opened = True
+    placed: Sequence[Placed] = ()
     directory = None
     edge = None
 

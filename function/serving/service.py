@@ -74,6 +74,7 @@ class Service:
             self.metrics,
             body_bytes_max=self.settings.recording.body_bytes_max,
             bounds=self.bounds,
+            annotates=self.settings.recording.annotate == "recorded",
         )
         self.endpoint = Endpoint(
             intake, self._journal, self.metrics, bounds=self.bounds, cluster_name=self.settings.recording.cluster_name
@@ -133,7 +134,7 @@ class Service:
             limits=limits,
             every_second=settings.fsync == "everysec",
             observer=self.metrics,
-            on_cut=lambda: retention.wake(),  # noqa: PLW0108 - retention is made below
+            on_cut=lambda path, records: retention.closed(path, records),  # noqa: PLW0108 - it is made below
             sealer=self._seal.sealer() if self._seal else None,
         )
         retention = Retention(

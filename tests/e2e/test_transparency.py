@@ -441,11 +441,12 @@ def judge_directory(
         command("prove", directory, uid, "--out", scratch)
         proved[f"{at}.tlog-proof"] = (scratch / f"{uid}.tlog-proof").read_bytes()
     files: list[str | Path] = ["-bare", "-origin", origin, "-leaves", leaves, "-vkey", vkey]
-    said = judged(judges, "check", *files, "-checkpoints", scratch / "heads",
-                  "-bodies", written(scratch / "bodies", bodies), "-proofs", written(scratch / "proofs", proved))  # fmt: skip
+    files += ["-checkpoints", scratch / "heads", "-bodies", written(scratch / "bodies", bodies)]
+    said = judged(judges, "check", *files, "-proofs", written(scratch / "proofs", proved))
     assert said == f"checkpoints {len(heads)} requests {len(bodies)} proofs {len(proved)}\n"
     (cosigned,) = directory.glob("witness-*.checkpoint")
-    assert judged(judges, "check", *files, "-cosigner", cosigner, "-checkpoints", cosigned).startswith("checkpoints 1 ")
+    by_witness = [*files[:7], "-cosigner", cosigner, "-checkpoints", cosigned]
+    assert judged(judges, "check", *by_witness).startswith("checkpoints 1 ")
     for what, count in (
         ("checkpoints", len(heads)),
         ("requests", len(bodies)),
