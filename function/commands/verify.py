@@ -188,8 +188,15 @@ def _as_text(found: Verification) -> Iterator[str]:
     for name, findings in by_directory.items():
         yield name or "beyond these directories"
         yield from (f"  {_marked(finding)}" for finding in findings)
+    wrong = sum(finding.level is Level.WRONG for finding in found.findings)
+    unknown = sum(finding.level is Level.UNKNOWN for finding in found.findings)
     entries = sum(one.sealed for one in found.directories)
-    yield f"{found.result}: {entries:,} entries under checkpoints in {len(found.directories)} directories"
+    said = {
+        "proved": f"{entries:,} entries under checkpoints",
+        "not proved": f"{wrong} findings",
+        "cannot tell": f"{unknown} findings",
+    }
+    yield f"{found.result}: {said[found.result]}, {len(found.directories)} directories"
 
 
 def _directory(one: Proved, findings: Sequence[Finding]) -> Iterator[str]:

@@ -327,10 +327,10 @@ class _Plan:
             log.say(Level.REMARK, "an adoption says otherwise of entries that a later checkpoint proves")
             return
         first, last = difference.first_line, difference.last_line
-        place = f"line {first:,}" if first == last else f"lines {first:,} to {last:,}"
+        place = f"line {first:,} differs" if first == last else f"lines {first:,} to {last:,} differ"
         sources = ", ".join(dict.fromkeys(head.source for head in heads)) or "an anchor"
         text = (
-            f"segment {number} {place} differs from what was signed "
+            f"segment {number} {place} from what was signed "
             f"(between leaf {difference.matched:,} and {difference.size:,}; {sources})"
         )
         entries = (difference.matched + 1, difference.size)
