@@ -65,7 +65,7 @@ def reviews(scratch: str, options: argparse.Namespace) -> bool:
     key, results = os.path.join(scratch, "key"), os.path.join(scratch, "results.json")
     with open(key, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         file.write(KEY.text())
-    sealed = f"sealed:AUDIT_SEAL_KEY_FILE={key},AUDIT_SEAL_SECONDS=1"
+    sealed = f"sealed:AUDIT_SEAL_KEY_FILE={key}"
     command = [sys.executable, os.path.join(HERE, "main.py"), "--only", "serve", "--sizes", "mix", "--variant", sealed]
     command += ["--rounds", str(options.rounds), "--seconds", str(options.seconds), "--json", results]
     subprocess.run([*command, "--scratch", options.scratch], check=True)

@@ -12,8 +12,10 @@ import pytest
 from faults import ModelFiles, whole_lines
 from sealed import KEY, SealedJournal, directories, line, sweep, verified, wrong
 
+from function.journal import sealing
 from function.journal.evidence import read_evidence
 from function.journal.files import Files
+from function.transparency.tree import leaf_hash
 
 
 @pytest.fixture
@@ -185,3 +187,9 @@ def test_a_part_that_retention_removed(tmp_path):
     assert "removed by retention, which signed for it" in found.findings[0].text
     assert "for its age, confirmed by nobody: there is no sink" in found.findings[0].text
     assert KEY.seed not in b"".join(read_evidence(Files(), directory).retention)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2044, 2045, 2046, 2047, 4091, 4092, 4093, 10_000, 65_536, 65_537, 200_000])
+def test_the_lock_is_held_and_the_hash_the_same(size):
+    line_ = os.urandom(size)
+    assert sealing._leaf(memoryview(line_)) == leaf_hash(line_)

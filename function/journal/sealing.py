@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Protocol
 
 from ..transparency import checkpoint as checkpoints
@@ -29,6 +30,10 @@ log = logging.getLogger("audit.seal")
 
 # After a failure. Nothing is lost meanwhile: the next checkpoint covers what this one would have.
 RETRY_SECONDS = 5.0
+
+# Hashed in one go without the interpreter's lock being let go, the leaf's first byte included.
+HOLD_BYTES = 2046
+LARGE_BYTES = 64 << 10
 
 # The keys that sign now, at least one; all of them sign, so that keys can be rotated with overlap.
 Signers = Callable[[], Sequence[SignerKey]]
@@ -92,7 +97,8 @@ class Sealer:
     @property
     def edge(self) -> Edge:
         """The tree's edge behind all that was written: its root is the head that the last line is under."""
-        return self._tree.edge()
+        tree, durable = self._tree, self._durable
+        return durable if durable.size == tree.size else tree.edge()
 
     @property
     def unsealed(self) -> int:
@@ -120,12 +126,12 @@ class Sealer:
 
     def wrote(self, block: bytes) -> None:
         """Whole lines were written, and are not durable yet."""
-        lines = block[:-1].split(b"\n")
-        last = leaf_hash(lines.pop())
-        tree = self._tree
-        if lines:
-            tree.append_records(lines)
-        self._last = _Last(tree.edge(), last)
+        tree, durable = self._tree, self._durable
+        leaves = _leaves(block)
+        last = leaves.pop()
+        if leaves:
+            tree.append_leaves(leaves)
+        self._last = _Last(durable if durable.size == tree.size else tree.edge(), last)
         tree.append(last)
 
     def synced(self) -> None:
@@ -253,6 +259,33 @@ class Sealer:
         if not end.whole:
             fields["failed write"] = f"what follows byte {end.size} is of a write that failed, and no part of the log"
         return Statement(SEGMENT, self._origin, fields)
+
+
+def _leaves(block: bytes) -> list[bytes]:
+    """Return the leaf of each line of ``block``; no line is copied."""
+    view = memoryview(block)
+    found = []
+    at, end = 0, block.find(b"\n")
+    while end >= 0:
+        found.append(_leaf(view[at:end]))
+        at = end + 1
+        end = block.find(b"\n", at)
+    return found
+
+
+def _leaf(line: memoryview) -> bytes:
+    """Return the leaf's hash, without letting go of the interpreter's lock for it.
+
+    hashlib does so from 2,048 bytes on. That is right for a large line; for others getting the lock back, while reviews
+    come, takes longer than the hash.
+    """
+    size = len(line)
+    if size > LARGE_BYTES:
+        return leaf_hash(bytes(line))
+    hashed = sha256(b"\0" + line[:HOLD_BYTES])
+    for at in range(HOLD_BYTES, size, HOLD_BYTES):
+        hashed.update(line[at : at + HOLD_BYTES])
+    return hashed.digest()
 
 
 class _Notes:

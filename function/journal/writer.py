@@ -216,7 +216,8 @@ class Writer:
             self._beat(self.directory)
         waits = [HEARTBEAT_SECONDS]
         if self._sealer:
-            self._cut_back_all()
+            if self._uncut:
+                self._cut_back_all()
             waits.append(self._sealer.tick(now))
         if self._segment and self._segment.unsynced:
             waits.append(SYNC_SECONDS)
