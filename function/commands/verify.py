@@ -124,7 +124,7 @@ def _verify_journals(options: argparse.Namespace, keys: Keys) -> int:
     progress.end()
     if not paths:
         found.findings.append(Finding(Level.UNKNOWN, "", f"there are no segments in {', '.join(options.journals)}"))
-    print(_as_json(found) if options.json else "\n".join(_as_text(found)))
+    print(_as_json(found) if options.json else "\n".join(map(_plain, _as_text(found))))
     return CODES[found.result]
 
 
@@ -199,6 +199,11 @@ def _as_text(found: Verification) -> Iterator[str]:
     yield f"{found.result}: {said[found.result]}, {len(found.directories)} directories"
 
 
+def _plain(text: str) -> str:
+    """Return text that no terminal obeys: names of directories and files are whatever somebody wanted."""
+    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
+
+
 def _directory(one: Proved, findings: Sequence[Finding]) -> Iterator[str]:
     yield f"{one.directory}{f'  ({one.origin})' if one.origin else ''}"
     is_wrong = any(finding.level is Level.WRONG for finding in findings)
@@ -224,7 +229,7 @@ def _verify_proofs(options: argparse.Namespace, keys: Keys) -> int:
         print(json.dumps([asdict(one) for one in verdicts], indent=2))
     else:
         for one in verdicts:
-            print(one.text)
+            print(_plain(one.text))
     codes = [CODES[one.result] for one in verdicts]
     return 1 if 1 in codes else max(codes)
 

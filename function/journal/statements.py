@@ -157,6 +157,8 @@ class Statements:
             write_whole(self._files, f"{directory.path}/{ADOPTION_NAME}", signed)
             log.info("seal: adopted %s at %d entries, %d bytes torn", directory.path, tree.size, torn)
         except (OSError, Malformed, ValueError) as error:
+            if isinstance(error, OSError):
+                self._adopted.discard(directory.path)  # with the next sweep
             log.warning("seal: cannot adopt %s: %s", directory.path, error)
 
     def _hash(self, tree: Tree, path: str) -> int:
