@@ -46,7 +46,7 @@ class Service:
 
     def __init__(self, settings: Settings, bounds: Bounds | None = None) -> None:
         self.settings = settings
-        self.bounds = bounds or Bounds()
+        self.bounds = (bounds or Bounds()).served_with(tls=bool(settings.serving.tls_cert_file))
         self.metrics = Metrics()
         self._configuration = Configuration(settings.recording)
         self._seal = self._new_seal()
