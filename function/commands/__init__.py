@@ -13,5 +13,9 @@ COMMANDS = {
     "clusters": "add, rotate, show, remove, list, check: the clusters of a central endpoint, their tokens and webhooks",
     "policy": "check FILE: validate a policy; with --reviews, what each rule keeps and drops",
     "reconcile": "compare the journal with the API server's own audit log: what each has that the other lacks",
+    "verify": "is the journal what was signed? --key VKEY; --anchors: compare with what was kept elsewhere; --proof",
+    "prove": "prove one review's entry: a .tlog-proof and the line, for somebody who has nothing else",
+    "checkpoint": "print the newest signed checkpoint of the journal, to be kept elsewhere",
+    "keys": "new NAME --out FILE: a key that seals the journal; show FILE: its verifier keys",
     "render": "convert records to another format: render --format event < segment",
 }
