@@ -303,6 +303,8 @@ class EventRecord(Record):
         if joined not in ("exact", "sole", "again"):
             return None
         code = _code(self._fields.responseStatus)
+        if code == 404 and self.operation == "DELETE":
+            return None  # it is gone all the same
         return False if code >= 400 else True if code >= 200 and joined != "again" else None
 
     @cached_property
