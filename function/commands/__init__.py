@@ -17,5 +17,11 @@ COMMANDS = {
     "prove": "prove one review's entry: a .tlog-proof and the line, for somebody who has nothing else",
     "checkpoint": "print the newest signed checkpoint of the journal, to be kept elsewhere",
     "keys": "new NAME --out FILE: a key that seals the journal; show FILE: its verifier keys",
+    "history": "KIND/NAME: every change of one object: when, by whom, what",
+    "at": "TIME KIND/NAME, -n NS or --all: objects as they were then, as YAML; --restore: to be applied again",
+    "blame": "KIND/NAME: each field of an object with who set it last, and when",
+    "diff": "FROM TO: what differs between two times, object by object, and who did it",
+    "gaps": "where the journal contradicts itself: changes that are not in it",
+    "who": "USER: what an account did, to what, when; --new: what it had never done before",
     "render": "convert records to another format: render --format event < segment",
 }
