@@ -802,11 +802,14 @@ def joined(reviews):
 
 
 def test_a_joined_log_settles_what_was_stored(fewer_seeds):
-    """Nothing is left open, and everything is as it was stored."""
+    """Nothing but who of two deleted it is left open, and everything is as it was stored."""
     for seed in fewer_seeds:
         cluster = Cluster(seed, kinds=("ConfigMap", "Pod", "ClusterRole", "Deployment"))
-        found = list(steps(joined(cluster.run(OPERATIONS))))
-        assert not [step for step in found if step.certainty is Certainty.UNKNOWN], seed
+        reviews = cluster.run(OPERATIONS)
+        found = list(steps(joined(reviews)))
+        fates = {review.uid: review.fate for review in reviews}
+        unknown = {fates[step.change.record.uid] for step in found if step.certainty is Certainty.UNKNOWN}
+        assert unknown <= {"repeated"}, seed
         known = {path_of(one.of): one for one in at(found, 1 << 62)}
         for path in cluster.stored.keys() | known.keys():
             assert is_right(cluster.stored.get(path), known.get(path)), (seed, path)
@@ -824,6 +827,15 @@ def test_the_outcome_of_a_record(how, code, outcome):
     event["responseStatus"] = {"code": code}
     event.setdefault("annotations", {})["kube-audit-function/joined"] = how
     assert read(json.dumps(event).encode()).outcome is outcome
+
+
+def test_what_was_to_be_deleted_and_is_not_found_is_gone():
+    deletion = next(record for record in recorded_data(EventFormat()) if record.operation == "DELETE")
+    event = json.loads(deletion.line)
+    event.setdefault("annotations", {})["kube-audit-function/joined"] = "exact"
+    for code, outcome in ((404, None), (403, False), (200, True)):
+        event["responseStatus"] = {"code": code}
+        assert read(json.dumps(event).encode()).outcome is outcome
 
 
 # -- one pass for a report --------------------------------------------------------------------------------------------

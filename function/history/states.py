@@ -211,7 +211,7 @@ def _judgement(change: Change | None, a: State, b: State, free: Sequence[Change]
     if leftovers and causes.is_default(leftovers, old, new):
         found = [one for one in found if one not in leftovers]
         leftovers, judgement.cause = [], Cause.DEFAULTS
-    if not leftovers and causes.is_filled_in(found, old, new):
+    if a.is_birth and not leftovers and not free and causes.is_filled_in(found, old, new):
         found, judgement.cause = [], Cause.DEFAULTS
     judgement.leftovers = tuple(leftovers)
     judgement.traces = len(found) - len(leftovers)

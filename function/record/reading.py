@@ -259,6 +259,8 @@ class EventRecord(Record):
         self.operation = notes.operation or _operation(fields.verb, reference.subresource)
         self._notes = notes
         self._fields = fields
+        if notes.checkpoint:  # a tree's: its copies differ in when they were read
+            self.__dict__["id"] = self.uid
 
     @cached_property
     def object(self) -> ObjectReference:
@@ -303,6 +305,8 @@ class EventRecord(Record):
         if joined not in ("exact", "sole", "again"):
             return None
         code = _code(self._fields.responseStatus)
+        if code == 404 and self.operation == "DELETE":
+            return None  # it is gone all the same
         return False if code >= 400 else True if code >= 200 and joined != "again" else None
 
     @cached_property
@@ -355,6 +359,7 @@ class _Annotations(
     cluster: str = ""
     degraded: str = ""
     dry_run: str = ""
+    checkpoint: str = ""
     operation: str = ""
     generated_name: str = ""
     collection_item: str = ""
