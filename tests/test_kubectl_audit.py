@@ -89,6 +89,20 @@ def test_replicas_answer_as_one(audit):
     assert run("gaps")[0] == 0
 
 
+def test_a_report_is_of_all_replicas(audit):
+    run, pods = audit
+    whole = split(Cluster(5), pods, 3)
+    command = ["report", "--since", "2026-01-01", "--until", "2027-12-31"]
+    alone = subprocess.run(
+        [sys.executable, "-m", "function", *command, "--journal", whole],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    code, out, err = run(*command)
+    assert code == 0, err
+    when_made = re.compile(r"Made [0-9: -]+ from")
+    assert when_made.sub("", out) == when_made.sub("", alone.stdout)
+
+
 def test_a_replica_that_cannot_be_read_is_named(audit):
     run, pods = audit
     split(Cluster(5), pods, 2)

@@ -54,6 +54,9 @@ def test_the_demo_sends_real_reviews_and_shows_their_records(env, tmp_path):
         assert record["requestReceivedTimestamp"][:19] in line
     past = out[out.index("$ python -m function history deploy/web") :]
     assert re.search(r"patch scale +alice .*spec\.replicas: 3 → 5", past)
+    report = pathlib.Path(out.splitlines()[-1].removeprefix("What happened in the last hour, for a browser: "))
+    assert report == tmp_path / "audit-report.html"
+    assert "Content-Security-Policy" in report.read_text()
     assert "\x1b" not in out  # colours are for terminals
     assert not running.can_connect(int(env["PORT"]))
 

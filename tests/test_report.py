@@ -444,7 +444,8 @@ def chromium():
 def report(tmp_path):
     """The page of a journal with everything in it, as a file's address."""
     file = tmp_path / "audit.html"
-    file.write_text(written(figures_of([*small(), *hostile()]), [FailedOpen(BEGIN_NS, *HOSTILE[:5])]))
+    more = line(180, name="keys-2", namespace="shop", resource=("", "secrets"))
+    file.write_text(written(figures_of([*small(), *hostile(), more]), [FailedOpen(BEGIN_NS, *HOSTILE[:5])]))
     return file.as_uri()
 
 
@@ -470,8 +471,10 @@ FOLLOW = """(async () => {
   for (const link of document.querySelectorAll('main a[href^="#?"]')) {
     const count = link.textContent.replaceAll(',', '').match(/^\\s*(\\d+)(?=$| |\\s)|^[a-z]+ (\\d+)$/);
     if (!count || link.closest('#list-session tbody')) continue;
+    if (link.getAttribute('href') === location.hash) continue;
+    const moved = new Promise(done => addEventListener('hashchange', done, { once: true }));
     link.click();
-    await new Promise(done => setTimeout(done, 5));
+    await moved;
     const told = document.getElementById('status').textContent.replaceAll(',', '').match(/(\\d+) records/);
     found.push([link.getAttribute('href'), Number(count[1] ?? count[2]), Number(told[1])]);
   }

@@ -5,6 +5,7 @@
   const MARKS = ["session", "rbac", "secret", "delete", "degraded", "dry-run", "first", "refused"];
   const VERBS = ["create", "update", "patch", "delete", "deletecollection", "connect", "other"];
   const EXACT = ["cluster", "user", "kind", "namespace"];
+  const ASKED = [...EXACT, "verb", "mark", "name", "text", "from", "to"];
   const PAGE_ROWS = 25, BARS = 120, WIDTH = 960, HEIGHT = 160, SHORTEST_MS = 1000;
   const SVG = "http://www.w3.org/2000/svg";
   const get = (id) => document.getElementById(id);
@@ -29,7 +30,10 @@
   function read() {
     const asked = new URLSearchParams(location.hash.slice(2));
     state = { from: since, to: until };
-    for (const [name, value] of asked) state[name] = name === "from" || name === "to" ? Number(value) || state[name] : value;
+    for (const name of ASKED) {
+      const value = asked.get(name);
+      if (value) state[name] = name === "from" || name === "to" ? Number(value) || state[name] : value;
+    }
     state.from = Math.min(Math.max(since, state.from), until - 1);
     state.to = Math.max(Math.min(until, state.to), state.from + 1);
     for (const field of form.elements) if (field.name) field.value = state[field.name] ?? "";
@@ -55,11 +59,12 @@
     if (!value) return null;
     const { texts } = data[name];
     const whole = texts.indexOf(value), part = value.toLowerCase();
-    return texts.map((text, number) => (whole >= 0 ? number === whole : text.toLowerCase().includes(part)));
+    const is = (text, number) => (whole >= 0 || name === "name" ? number === whole : text.toLowerCase().includes(part));
+    return texts.map(is);
   }
 
   function find() {
-    const tests = [...EXACT, "verb"].map((name) => [wanted(name), data[name].numbers]).filter(([ok]) => ok);
+    const tests = [...EXACT, "verb", "name"].map((name) => [wanted(name), data[name].numbers]).filter(([ok]) => ok);
     const mark = state.mark ? 1 << MARKS.indexOf(state.mark) : 0;
     const part = (state.text || "").toLowerCase();
     const has = (name) => data[name].texts.map((text) => text.toLowerCase().includes(part));
@@ -99,7 +104,8 @@
     const number = (value) => value.toLocaleString("en");
     const shown = some.length ? `${number(first + 1)} to ${number(first + some.length)} of ` : "";
     const range = state.from > since || state.to < until ? ` from ${clock(state.from)} to ${clock(state.to)}` : "";
-    get("status").textContent = `${shown}${number(found.length)} records${range}, the newest first; ${number(count)} in this page.`;
+    const named = state.name ? ` named ${state.name}` : "";
+    get("status").textContent = `${shown}${number(found.length)} records${named}${range}, the newest first; ${number(count)} in this page.`;
     document.querySelector("[data-do=newer]").disabled = first === 0;
     document.querySelector("[data-do=older]").disabled = first + PAGE_ROWS >= found.length;
   }

@@ -240,7 +240,7 @@ def _gap(gap: Gap) -> _Gap:
         fields.append(f"… and {len(gap.fields) - FIELDS_MAX} more")
     return _Gap(
         name if namespace == "-" else f"{namespace}/{name}",
-        _where(namespace=namespace, text=name),
+        _where(cluster=shown(of.cluster), kind=kind, namespace=namespace, name=name),
         kind,
         shown(of.cluster),
         _said(gap),
