@@ -30,6 +30,11 @@ MODULES = {
 PLACES = ("forwarding/sinks/", "forwarding/http.py", "serving/framework.py", "transparency/keys.py", "report/page.py")
 
 
+RECORD = (
+    '{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"1","requestReceivedTimestamp":"2026-01-31T12:00:00Z"}\n'
+)
+
+
 def names(requirements):
     return {re.match(r"[A-Za-z0-9-]+", requirement)[0].lower() for requirement in requirements}
 
@@ -127,6 +132,16 @@ def test_the_target_without_functions_framework_says_what_to_install(core):
     code, _, err = running.run([*start, "-c", "import sys; sys.path.insert(0, '.'); import handler"], environ)
     assert code == 1
     assert "pip install '.[functions-framework]'" in err
+    assert "Traceback" not in err
+
+
+def test_the_report_without_its_extra_says_what_to_install_before_it_reads_a_journal(core, tmp_path):
+    start, environ = core
+    (tmp_path / "segment.ndjson").write_text(RECORD)
+    command = [*start, "-m", "function", "report", "--journal", str(tmp_path / "segment.ndjson")]
+    code, out, err = running.run(command, environ)
+    assert (code, out) == (2, "")
+    assert "pip install '.[report]'" in err
     assert "Traceback" not in err
 
 

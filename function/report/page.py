@@ -133,11 +133,10 @@ class Top(NamedTuple):
 
 
 def _tops(figures: Figures) -> list[Top]:
-    several = len(figures.clusters) > 1
     users = [(user, _where(user=user), count) for user, count in figures.users.most(TOP)]
     namespaces = [
         (
-            ("(cluster-scoped)" if name == "-" else name) + (f" on {cluster}" if several else ""),
+            ("(cluster-scoped)" if name == "-" else name) + (f" on {cluster}" if cluster != "-" else ""),
             _where(namespace=name, cluster=cluster),
             count,
         )
