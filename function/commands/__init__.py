@@ -9,6 +9,7 @@ COMMANDS = {
     "serve": "serve reviews (the container image's command)",
     "show": "the journal for a person: --follow, --since, --user, --verb, --resource ... (--help)",
     "forward": "forward the journal to AUDIT_FORWARD_TO; --once: all that is there; --check: one test record to each",
+    "watch": "record changes of webhook configurations and admission policies; send canaries; --once: compare",
     "settings": "print every setting: value in force, default, meaning",
     "clusters": "add, rotate, show, remove, list, check: the clusters of a central endpoint, their tokens and webhooks",
     "policy": "check FILE: validate a policy; with --reviews, what each rule keeps and drops",

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from ..record import Format, reading
 from ..record.event_format import EventFormat
-from ..record.reading import NotARecord, ReviewRecord
+from ..record.reading import NotARecord, ObservationRecord, ReviewRecord
 from ..record.review_format import ReviewFormat
 from .files import opened
 
@@ -18,7 +18,8 @@ __all__ = ["main"]
 USAGE = """%(prog)s --format {event,review} [--infer-status] [SEGMENT ...] [< SEGMENT]
 
 Reads records in the review format (also kube-audit-rest's) from SEGMENTs, or from standard input, and writes them in
-the format asked for to standard output. Events are already in the event format, and pass through there.
+the format asked for to standard output. Events are already in the event format, and pass through there; what `watch`
+observed has a form of its own, which it keeps beside reviews.
 Lines that are no records (a torn tail, another program's) are reported by number, counted, and left out; exit code 1.
 """
 
@@ -69,6 +70,8 @@ def _lines(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
 def _converted(line: bytes, target: Format) -> bytes:
     """Return the line in the target's format. Raises `NotARecord`."""
     record = reading.read(line)
+    if isinstance(record, ObservationRecord):  # no review, and none can be made of it
+        return record.event() if isinstance(target, EventFormat) else record.line + b"\n"
     if not isinstance(record, ReviewRecord):
         if isinstance(target, EventFormat):
             return record.line + b"\n"

@@ -19,6 +19,7 @@ from ..mounts import Reloader
 from ..version import VERSION
 from .asgi import Receive, Scope, Send, answer_request
 from .bounds import Bounds
+from .canaries import Canaries
 from .endpoint import Endpoint
 from .intake import Intake
 from .metrics_port import MetricsPort
@@ -47,6 +48,7 @@ class Service:
         self._configuration = Configuration(settings.recording)
         self.endpoint: Endpoint | None = None
         self._journal: Journal | None = None
+        self._writer: Writer | None = None  # None: to stdout
         self._stops: list[Callable[[], None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,7 +78,8 @@ class Service:
         )
         self._show_clusters(intake)
         self._start_reloading(intake)
-        metrics_port = MetricsPort(self.metrics, self.settings.serving.metrics_port)
+        canaries = Canaries(lambda: self._writer.directory if self._writer else None)
+        metrics_port = MetricsPort(self.metrics, self.settings.serving.metrics_port, canaries)
         metrics_port.start()
         self._stops.append(metrics_port.stop)
         log.info(self._banner())
@@ -140,6 +143,7 @@ class Service:
         )
         retention.start()
         self._stops.append(retention.stop)
+        self._writer = writer
         return Journal(writer, group_stored=group_stored, failed=self.metrics.failed)
 
     def _start_reloading(self, intake: Intake) -> None:

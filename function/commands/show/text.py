@@ -22,7 +22,7 @@ def readable(record: Record, *, colour: bool = False, with_changes: bool = False
     resource = "/".join(safe(part) for part in (about.resource, about.subresource) if part)
     place = "/".join(safe(part) for part in (about.namespace, about.name) if part)
     time = record.received[:-1][:23]
-    text = f"{time:<23}Z  {verb} {resource:<20} {place:<44} by {safe(record.user)}"
+    text = f"{time:<23}Z  {verb} {resource:<20} {place:<44} {_by(record)}"
     if record.cluster:
         text += f"  on {safe(record.cluster)}"
     if record.dry_run:
@@ -32,6 +32,16 @@ def readable(record: Record, *, colour: bool = False, with_changes: bool = False
     if with_changes:
         text += "".join(f"\n    {change}" for change in _changes(record))
     return text
+
+
+def _by(record: Record) -> str:
+    """Return who did it; of what a watch saw, what happened, and what the writers called themselves."""
+    if record.observed is None:
+        return f"by {safe(record.user)}"
+    change, watching, managers = record.observed
+    names = ", ".join(safe(one.manager) for one in managers)
+    text = change if change in ("present", "deleted") or not names else f"{change} by field manager {names}"
+    return text if watching or change == "present" else f"{text} [while not watching]"
 
 
 def safe(text: str) -> str:
