@@ -10,7 +10,7 @@ import running
 import yaml
 from running import review
 
-from function.metrics import REFUSAL_REASONS, Metrics
+from function.metrics import REFUSAL_REASONS, Metrics, WatchMetrics
 
 ROOT = running.ROOT
 FOLDER = ROOT / "deploy" / "observability"
@@ -51,7 +51,10 @@ def ours():
     metrics = Metrics()
     metrics.reloaded("policy", successful=True)
     metrics.forwarder_started(["elasticsearch"])
-    found = metrics_of(metrics)
+    watch = WatchMetrics()
+    watch.watch_up.labels(resource="validatingwebhookconfigurations").set(1)
+    watch.observations.labels(change="updated", watching="false").inc()
+    found = metrics_of(watch) | metrics_of(metrics)
     return found | {name: {"cluster"} for name in found if name.startswith("kube_audit_function_cluster_")}
 
 
@@ -153,7 +156,7 @@ def test_thresholds_fit_the_defaults():
 
 def test_monitors_and_kustomization():
     """Both monitors reach the port of the metrics, no pod is chosen by both, and every file is there."""
-    knative, plain = yaml.safe_load_all((FOLDER / "podmonitors.yaml").read_text())
+    knative, plain, watch = yaml.safe_load_all((FOLDER / "podmonitors.yaml").read_text())
     code, out, _ = running.run([*running.SERVE[:-1], "settings"])
     port = re.search(r"AUDIT_METRICS_PORT\W+(\d+)", out)[1]
     assert code == 0
@@ -161,6 +164,8 @@ def test_monitors_and_kustomization():
     addresses = [rule["replacement"] for rule in endpoint["relabelings"] if rule["targetLabel"] == "__address__"]
     assert addresses == [f"$1:{port}", f"[$1]:{port}"]
     assert str(plain["spec"]["podMetricsEndpoints"][0]["portNumber"]) == port
+    assert watch["spec"]["podMetricsEndpoints"] == plain["spec"]["podMetricsEndpoints"]
+    assert watch["spec"]["selector"]["matchLabels"].items().isdisjoint(plain["spec"]["selector"]["matchLabels"].items())
     (label,) = knative["spec"]["selector"]["matchLabels"]
     assert {"key": label, "operator": "DoesNotExist"} in plain["spec"]["selector"]["matchExpressions"]
     kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
@@ -174,7 +179,7 @@ def test_monitors_and_kustomization():
 def test_the_dashboard_is_well_formed():
     """Panels overlap nowhere, each says what it shows, and asks the chosen data source."""
     titles = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert titles == ["What the API server says", "Reviews", "Latency", "Journal", "Forwarding", "Clusters"]
+    assert titles == ["What the API server says", "Reviews", "Latency", "Journal", "Forwarding", "Clusters", "Watching"]
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     cells = set()
     for panel in DASHBOARD["panels"]:
@@ -212,7 +217,8 @@ def test_a_running_function_exposes_what_the_rules_name(tmp_path):
         running.wait_for(lambda: lag in server.metrics(), running.START_SECONDS)
         exposed = {name.partition("{")[0] for name in server.metrics()}
     wanted = {name for rule in RULES.values() for name in METRIC.findall(re.sub(r'"[^"]*"', "", rule["expr"]))}
-    assert {name for name in wanted if name not in API_SERVER} <= exposed
+    of_watch = set(metrics_of(WatchMetrics()))  # another process's; tests/test_watching.py scrapes it
+    assert {name for name in wanted if name not in API_SERVER} - of_watch <= exposed
 
 
 PROMTOOL = shutil.which("promtool")
