@@ -75,13 +75,13 @@ class Serve:
     def __init__(
         self, directory: Path, *, pair: Pair | None = None, journal: Path | None = None, **settings: str
     ) -> None:
-        self.port, self._metrics_port = free_ports(2)
+        self.port, self.metrics_port = free_ports(2)
         self.journal = journal or directory / "journal"
         self.log = directory / "function.log"
         self._directory = directory
         self._scheme = "https" if pair else "http"
         tls = {"AUDIT_TLS_CERT_FILE": str(pair.certificate), "AUDIT_TLS_KEY_FILE": str(pair.key)} if pair else {}
-        self._env = _environment(self.port, self.journal, tls | settings, metrics_port=self._metrics_port)
+        self._env = _environment(self.port, self.journal, tls | settings, metrics_port=self.metrics_port)
         self.program = self._start()
 
     @property
@@ -90,7 +90,7 @@ class Serve:
 
     def counted(self, metric: str) -> float:
         """Return the sum of all samples of one of the function's own metrics."""
-        connection = HTTPConnection("127.0.0.1", self._metrics_port, timeout=5)
+        connection = HTTPConnection("127.0.0.1", self.metrics_port, timeout=5)
         with contextlib.closing(connection):
             connection.request("GET", "/metrics")
             text = connection.getresponse().read().decode()
