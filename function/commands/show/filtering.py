@@ -15,6 +15,7 @@ _IN_THE_LINE = ("user", "namespace", "cluster", "resource")  # those that are ra
 # An Event has its verb; a review only its operation, which these verbs are inferred from.
 _OPERATIONS = {
     "create": ("CREATE", "CONNECT"),
+    "get": ("CONNECT",),
     "update": ("UPDATE",),
     "patch": ("UPDATE", "CREATE"),
     "delete": ("DELETE",),
