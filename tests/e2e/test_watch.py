@@ -216,12 +216,19 @@ ORDINARY = ("--as=bob", "--as-group=system:masters")
 BREAK_GLASS = (*ORDINARY, "--as-group=kube-audit-function:break-glass")
 
 
+@pytest.fixture(scope="module")
+def guard_file(plane: ControlPlane, rights: None) -> Iterator[str]:
+    """The guard's manifest. Its policies go at the end only: see docs/security.md for what is frozen after that."""
+    file = str(DEPLOY / "guard" / "guard.yaml")
+    yield file
+    plane.kubectl("delete", "-f", file, "--ignore-not-found")
+
+
 @pytest.fixture
-def guard(plane: ControlPlane, configuration: Any, rights: None) -> Iterator[None]:
+def guard(plane: ControlPlane, configuration: Any, guard_file: str) -> Iterator[None]:
     """Our webhook and the guard, in force."""
     with webhooks.registered(plane.admin, configuration):
-        file = str(DEPLOY / "guard" / "guard.yaml")
-        applied = plane.kubectl("apply", "--validate=strict", "-f", file)
+        applied = plane.kubectl("apply", "--validate=strict", "-f", guard_file)
         try:
             _well(applied)
             wait_for(lambda: _label(plane, *ORDINARY).returncode != 0, seconds=30)
@@ -230,7 +237,6 @@ def guard(plane: ControlPlane, configuration: Any, rights: None) -> Iterator[Non
             for name in ("webhook", "labelled", "namespaces"):
                 plane.kubectl("delete", "validatingadmissionpolicybinding", f"{OURS}-guard-{name}")
             wait_for(lambda: _label(plane, *ORDINARY).returncode == 0, seconds=30)
-            plane.kubectl("delete", "-f", file, "--ignore-not-found")
 
 
 def test_an_ordinary_admin_is_refused_and_break_glass_is_not(plane: ControlPlane, guard: None, report: Report) -> None:
@@ -283,6 +289,19 @@ def test_an_ordinary_admin_is_refused_and_break_glass_is_not(plane: ControlPlane
         if "kube-audit-function-guard/guarded" in line
     )
     assert json.loads(line)["annotations"]["kube-audit-function-guard/guarded"] == "asked by bob"
+
+
+def test_without_its_configmap_the_guard_lets_nobody_through_and_there_is_a_way_back(
+    plane: ControlPlane, guard: None
+) -> None:
+    """As docs/security.md says: it is made anew without its label."""
+    name = ("-n", OURS, "configmap", f"{OURS}-guard")
+    data = plane.kubectl("get", *name, "-o", "jsonpath={.data.groups}").stdout
+    _well(plane.kubectl("delete", *name, *BREAK_GLASS))
+    wait_for(lambda: _label(plane, *BREAK_GLASS).returncode != 0)
+    _well(plane.kubectl("create", *name, f"--from-literal=groups={data}", *ORDINARY))
+    wait_for(lambda: _label(plane, *BREAK_GLASS).returncode == 0)
+    assert _label(plane, *ORDINARY).returncode != 0
 
 
 def test_what_the_guard_cannot_stop_the_watch_records(plane: ControlPlane, guard: None, watch: Watch) -> None:
