@@ -10,24 +10,30 @@ from typing import Any, Protocol
 
 from ..clusters.tokens import Cluster
 from ..configuration.settings import BODY_BYTES_HARD_MAX
-from ..review import HEAD_BYTES_MAX
+from ..review import HEAD_BYTES_MAX, Reason
 from .refusals import Refusal
 
 __all__ = ["Body", "Held", "Oversized", "Waiting"]
 
+# A body that is longer is digested as it comes, in case it gets too long: at once, 32 MiB take the loop 100 ms.
+DIGESTED_BYTES = 4 << 20
 # How late it may be noticed that a body does not come.
 EXPIRY_SECONDS = 0.05
 
 
 class Oversized:
-    """What is kept of a body beyond AUDIT_BODY_BYTES_MAX: its head, its digest and its size."""
+    """What is kept of a body that is too long: its head, its digest and its size.
 
-    __slots__ = ("digest", "head", "size")
+    ``reason``: it is beyond AUDIT_BODY_BYTES_MAX, or there was no room for it beside others.
+    """
 
-    def __init__(self, head: bytes) -> None:
-        self.head = head[:HEAD_BYTES_MAX]
-        self.digest = hashlib.sha256(head)
-        self.size = len(head)
+    __slots__ = ("digest", "head", "reason", "size")
+
+    def __init__(self, parts: list[bytes], size: int, digest: hashlib._Hash, reason: Reason) -> None:
+        self.reason: Reason = reason
+        self.head = b"".join(_start(parts))[:HEAD_BYTES_MAX]
+        self.digest = digest
+        self.size = size
 
     def take(self, part: bytes) -> None:
         """Count and digest a part; it is not kept."""
@@ -35,16 +41,27 @@ class Oversized:
         self.size += len(part)
 
 
+def _start(parts: list[bytes]) -> list[bytes]:
+    """Return the first parts, enough for a head."""
+    size = 0
+    for number, part in enumerate(parts):
+        size += len(part)
+        if size >= HEAD_BYTES_MAX:
+            return parts[: number + 1]
+    return parts
+
+
 class Body:
     """The parts of a body that does not come at once; ``held`` is what they take in memory, in bytes."""
 
-    __slots__ = ("_bytes_max", "_oversized", "_parts", "held", "size")
+    __slots__ = ("_bytes_max", "_digest", "_oversized", "_parts", "held", "size")
 
     def __init__(self, bytes_max: int) -> None:
         self.size = 0
         self.held = 0
         self._bytes_max = bytes_max
         self._parts: list[bytes] = []
+        self._digest: hashlib._Hash | None = None
         self._oversized: Oversized | None = None
 
     def take(self, part: bytes) -> int:
@@ -58,8 +75,20 @@ class Body:
             return 0
         self._parts.append(part)
         self.held += len(part)
+        if self._digest is not None:
+            self._digest.update(part)
+        elif self.size > min(self._bytes_max, DIGESTED_BYTES):
+            self._digest = hashlib.sha256(b"".join(self._parts))
         if self.size > self._bytes_max:
-            self._oversized = Oversized(b"".join(self._parts))
+            self.shrink("too_large")
+        return self.held - before
+
+    def shrink(self, reason: Reason) -> int:
+        """Keep the head only, whatever is still to come; return by how many bytes ``held`` changed."""
+        before = self.held
+        if self._oversized is None:
+            digest = self._digest or hashlib.sha256(b"".join(self._parts))
+            self._oversized = Oversized(self._parts, self.size, digest, reason)
             self._parts.clear()
             self.held = len(self._oversized.head)
         return self.held - before
@@ -89,6 +118,10 @@ class Held:
         self.bytes += size
         holder.cluster.body_bytes += size
         _count(self._by_client, holder.caller, size)
+
+    def has_room(self) -> bool:
+        """Return whether no more is held than may be."""
+        return self.bytes <= self._bytes_max
 
     def check(self, holder: Holder, own: int, *, shared: bool) -> None:
         """Raise `Refusal` when too many bytes are held, or too many of this one's.

@@ -7,6 +7,7 @@ where the policy wants none, else a refusal. What takes long is done beside the 
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import logging
 import os
@@ -27,6 +28,7 @@ from .aside import Aside, TookTooMuch
 from .bodies import Body, Held, Oversized, Waiting
 from .bounds import Bounds
 from .refusals import Refusal, refusal_of
+from .turns import Turns
 
 __all__ = ["JSON", "Caller", "Exchange", "Intake"]
 
@@ -75,6 +77,7 @@ class Intake:
         self._metrics = metrics
         self._bounds = bounds
         self._in_flight = 0
+        self._turns = Turns(bounds.loop_turn_seconds)
         self._aside = Aside(bounds, body_bytes_max=body_bytes_max)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit-head")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,15 +92,46 @@ class Intake:
         """Record the review of a body that is here, and answer: now, or when the journal has it (`Exchange.done`)."""
         try:
             self._admit(exchange)
-            if isinstance(body, bytes) and len(body) <= self._bounds.loop_body_bytes:
-                try:
-                    self._store(exchange, self._recorded(exchange, body))
-                except TooCostly:
-                    self._record_aside(exchange, body)
-            else:
+            if isinstance(body, Oversized) or len(body) > self._bounds.loop_body_bytes:
                 self._record_aside(exchange, body)
+            elif len(body) <= self._bounds.loop_uncounted_bytes:
+                self._record_here(exchange, body)
+            elif not self._turns.is_over():
+                self._turns.now(functools.partial(self._record_here, exchange, body))
+            elif self._holds(exchange, len(body)):
+                self._turns.later(functools.partial(self._record_held, exchange, body))
+            else:
+                self._store(exchange, self._recorded_by_head(exchange, body))
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends as an answer
             self.refuse(exchange, error)
+
+    def _record_held(self, exchange: Exchange, body: bytes) -> None:
+        self.held.add(exchange, -len(body))
+        self._turns.now(functools.partial(self._record_here, exchange, body))
+
+    def _record_here(self, exchange: Exchange, body: bytes) -> None:
+        """Do it on the event loop, unless it turns out to be too much."""
+        try:
+            try:
+                self._store(exchange, self._recorded(exchange, body))
+            except TooCostly:
+                if not self._holds(exchange, len(body)):
+                    self._store(exchange, self._recorded_by_head(exchange, body))
+                    return
+                self.held.add(exchange, -len(body))  # from now on the task counts it
+                self._record_aside(exchange, body)
+        except Exception as error:  # noqa: BLE001 - as in `record`
+            self.refuse(exchange, error)
+
+    def _holds(self, exchange: Exchange, size: int) -> bool:
+        """Count a body that came at once among those in memory; return False where that is too much."""
+        self.held.add(exchange, size)
+        try:
+            self.held.check(exchange, size, shared=self.configuration.clusters is not None)
+        except Refusal:
+            self.held.add(exchange, -size)
+            return False
+        return True
 
     def _admit(self, exchange: Exchange) -> None:
         """Give the review a place among those in flight: its body is here. Raises `Refusal`."""
@@ -210,19 +244,19 @@ class Intake:
             return None
 
     async def _recorded_head(self, exchange: Exchange, body: bytes | Oversized) -> Recorded:
-        """Return what becomes of a review of which only the head is looked at: on a thread, a head can be long."""
+        """Do what `_recorded_by_head` does on a thread: a head can be long."""
+        by_head = functools.partial(self._recorded_by_head, exchange, body)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, by_head)
+
+    def _recorded_by_head(self, exchange: Exchange, body: bytes | Oversized) -> Recorded:
+        """Return what becomes of a review of which only the head is looked at. Raises `BadReview`."""
         name = exchange.cluster.name
+        if isinstance(body, Oversized):
+            review = degrade(body.head, reason=body.reason, size=body.size, sha256=body.digest.hexdigest())
+        else:
+            review = degrade(body, reason="too_costly", size=len(body), sha256=hashlib.sha256(body).hexdigest())
         recorder = self.configuration.recorder_of(name)
-
-        def recorded() -> Recorded:
-            if isinstance(body, Oversized):
-                review = degrade(body.head, reason="too_large", size=body.size, sha256=body.digest.hexdigest())
-            else:
-                digest = hashlib.sha256(body).hexdigest()
-                review = degrade(body, reason="too_costly", size=len(body), sha256=digest)
-            return recorder.record_head(review, received_ns=exchange.received_ns, cluster=name)
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, recorded)
+        return recorder.record_head(review, received_ns=exchange.received_ns, cluster=name)
 
 
 class Exchange(Entry):
@@ -266,7 +300,7 @@ class Exchange(Entry):
             held.add(self, self._body.take(part))
             held.check(self, self._body.held, shared=self.intake.configuration.clusters is not None)
         except Refusal as refusal:
-            self._refuse(refusal)
+            self._shrink_or_refuse(refusal)
 
     def end(self, part: bytes) -> None:
         """Take the last part of the body, nearly always all of it, and record the review."""
@@ -313,6 +347,15 @@ class Exchange(Entry):
         if self.degraded:
             found["degraded"] = self.degraded
         return found
+
+    def _shrink_or_refuse(self, refusal: Refusal) -> None:
+        """Keep the head at least, where there is no room for all of it: what was refused would be recorded nowhere."""
+        held = self.intake.held
+        if refusal.reason != "too_large" and self._body is not None:
+            held.add(self, self._body.shrink("too_costly"))
+            if held.has_room():
+                return
+        self._refuse(refusal)
 
     def _refuse(self, refusal: Refusal) -> None:
         if self._is_open:
