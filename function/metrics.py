@@ -191,6 +191,19 @@ class Metrics(JournalMetrics):
         self._omitted = self._counter("reviews_omitted_total", "Valid reviews answered 200 and not recorded", "reason")
         self.group_records = self._distribution("group_records", "Records stored together", _GROUP_RECORDS)
         self.pending_bytes = self._gauge("pending_bytes", "Bytes of records that wait for the disk")
+        self.checkpoint_time = self._gauge(
+            "checkpoint_timestamp_seconds", "When the last checkpoint was signed, Unix time"
+        )
+        self.checkpoint_entries = self._gauge("checkpoint_entries", "Entries of the log under the last checkpoint")
+        self.unsealed = self._gauge("unsealed_records", "Records that no checkpoint covers yet")
+        self.checkpoints = self._counter("checkpoints_total", "Checkpoints signed and written")
+        self._seal_failures = self._counter("seal_failures_total", "Checkpoints that could not be written", "reason")
+        self._witness_failures = self._counter(
+            "witness_failures_total", "Requests that a witness did not answer with a cosignature", "witness"
+        )
+        self._witness_time = self._gauge(
+            "witness_last_cosignature_timestamp_seconds", "When the witness last cosigned, Unix time", "witness"
+        )
         self.certificate_expiry = self._gauge("certificate_expiry_timestamp_seconds", "notAfter of our TLS certificate")
         self.handshake_failures = self._counter("tls_handshake_failures_total", "TLS handshakes that failed")
         self.connections_cut = self._counter("connections_cut_total", "Connections closed while slow or too many")
@@ -225,6 +238,8 @@ class Metrics(JournalMetrics):
         for reason in ("too_large", "too_deep", "not_unicode", "too_costly", "redaction_failed"):
             self._degraded.labels(reason=reason)
         self._omitted.labels(reason="policy")
+        for reason in ("full", "io"):
+            self._seal_failures.labels(reason=reason)
 
     def refused(self, reason: str) -> None:
         """Count a request that was not answered 200."""
@@ -237,6 +252,18 @@ class Metrics(JournalMetrics):
     def omitted(self, reason: str) -> None:
         """Count a valid review that is not to be recorded."""
         self._omitted.labels(reason=reason).inc()
+
+    # -- what sealing reports (journal.sealing.SealObserver) ---------------------------------------------------
+
+    def sealed(self, entries: int) -> None:
+        """Show the checkpoint that was just written."""
+        self.checkpoints.inc()
+        self.checkpoint_entries.set(entries)
+        self.checkpoint_time.set(time.time())
+
+    def seal_failed(self, reason: str) -> None:
+        """Count a checkpoint that could not be written: ``full`` or ``io``."""
+        self._seal_failures.labels(reason=reason).inc()
 
     # -- the forwarder's status (forwarding.forwarder.SinkStatus) --------------------------------------------
 
@@ -255,6 +282,10 @@ class Metrics(JournalMetrics):
         """Show what each sink has done since its process started, and what is left."""
         for sink, now in status.items():
             before = self._forward_before.get(sink, {})
+            if "last_cosignature" in now:
+                self._witness_status(sink.partition(" ")[2], before, now)
+                self._forward_before[sink] = dict(now)
+                continue
             for name, counter in self._forward.items():
                 counter.labels(sink=sink).inc(max(0, now[name] - before.get(name, 0)))
             for reason in REJECTED_REASONS:
@@ -265,6 +296,12 @@ class Metrics(JournalMetrics):
                 if name != "last_success" or now[name]:  # a process that has only started knows of none
                     gauge.labels(sink=sink).set(now[name])
             self._forward_before[sink] = dict(now)
+
+    def _witness_status(self, name: str, before: Mapping[str, float], now: Mapping[str, float]) -> None:
+        self._witness_failures.labels(witness=name).inc(max(0, now["failures"] - before.get("failures", 0)))
+        time_ = self._witness_time.labels(witness=name)
+        if now["last_cosignature"]:
+            time_.set(now["last_cosignature"])
 
 
 class WatchMetrics(JournalMetrics):

@@ -112,8 +112,18 @@ class Record(ABC):
 
     @property
     @abstractmethod
+    def options(self) -> bytes | Raw:
+        """The options of a deletion, JSON; ``null`` where there are none, or none were recorded."""
+
+    @property
+    @abstractmethod
     def changes(self) -> bytes:
         """The JSON Patch that was recorded, empty where there is none."""
+
+    @property
+    def outcome(self) -> bool | None:
+        """Whether its request succeeded, as the API server's own log says; None where nobody has asked that."""
+        return None
 
     @cached_property
     def received_ns(self) -> int:
@@ -198,6 +208,10 @@ class ReviewRecord(Record):
     def old_object(self) -> bytes | Raw:
         return self._request.oldObject
 
+    @property
+    def options(self) -> bytes | Raw:
+        return self._request.options if self.operation == "DELETE" else NULL
+
     @cached_property
     def object(self) -> ObjectReference:
         request = self._request
@@ -262,6 +276,8 @@ class EventRecord(Record):
         self._fields = fields
         if notes.observed and self.operation == observation.OPERATION:
             self.observed = _observed_of(notes)
+        if notes.checkpoint:  # a tree's: its copies differ in when they were read
+            self.__dict__["id"] = self.uid
 
     @cached_property
     def object(self) -> ObjectReference:
@@ -291,9 +307,24 @@ class EventRecord(Record):
         # What a DELETE sent is its options, not a new object.
         return NULL if self.operation == "DELETE" else self._fields.requestObject
 
+    @property
+    def options(self) -> bytes | Raw:
+        return self._fields.requestObject if self.operation == "DELETE" else NULL
+
     @cached_property
     def changes(self) -> bytes:
         return _unquoted(self._notes.changes)
+
+    @cached_property
+    def outcome(self) -> bool | None:
+        # As `reconcile --enrich` joins them. Of the reviews of one request the last one counts, if it succeeded.
+        joined = self._notes.joined
+        if joined not in ("exact", "sole", "again"):
+            return None
+        code = _code(self._fields.responseStatus)
+        if code == 404 and self.operation == "DELETE":
+            return None  # it is gone all the same
+        return False if code >= 400 else True if code >= 200 and joined != "again" else None
 
     @cached_property
     def old_object(self) -> bytes | Raw:
@@ -334,6 +365,10 @@ class ObservationRecord(Record):
     @property
     def old_object(self) -> bytes | Raw:
         return self.observation.oldObject
+
+    @property
+    def options(self) -> bytes | Raw:
+        return NULL
 
     @property
     def changes(self) -> bytes:
@@ -389,12 +424,14 @@ class _Annotations(
     cluster: str = ""
     degraded: str = ""
     dry_run: str = ""
+    checkpoint: str = ""
     operation: str = ""
     generated_name: str = ""
     collection_item: str = ""
     observed: str = ""
     watching: str = ""
     managers: str = ""
+    joined: str = ""
     changes: Raw = _ABSENT
     old_object: Raw = _ABSENT
 
@@ -421,6 +458,7 @@ class _Line(msgspec.Struct, gc=False):
     objectRef: _ObjectReference | None = None  # noqa: N815
     requestURI: str = ""  # noqa: N815
     requestObject: Raw = NULL  # noqa: N815
+    responseStatus: Raw = NULL  # noqa: N815
     annotations: _Annotations | None = None
     observation: Observation | None = None
     observedTimestamp: str | None = None  # noqa: N815
@@ -484,6 +522,20 @@ def _observed_of(notes: _Annotations) -> Observed:
 def _unquoted(text: Raw) -> bytes:
     source = bytes(text)
     return _string(source).encode() if source[:1] == b'"' else b""
+
+
+class _Status(msgspec.Struct, gc=False):
+    code: int = 0
+
+
+_status = msgspec.json.Decoder(_Status | None).decode
+
+
+def _code(status: Raw) -> int:
+    try:
+        return (_status(status) or _Status()).code
+    except msgspec.DecodeError:
+        return 0
 
 
 def _is_object(source: bytes | Raw) -> bool:

@@ -21,7 +21,7 @@ from .text import readable
 
 __all__ = ["main"]
 
-FIELDS = ("user", "verb", "resource", "namespace", "cluster")
+FIELDS = ("name", "user", "verb", "resource", "namespace", "cluster")
 POLL_MS = 250
 PROGRESS_AFTER_SECONDS = 2.0
 # A record is written when its answer is due: up to so long after it was received, behind later ones.

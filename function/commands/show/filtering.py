@@ -11,7 +11,7 @@ __all__ = ["Filter", "candidates"]
 
 # No JSON writer of ours or of an API server escapes these; Go escapes <, > and & beside what all must.
 _unescaped = re.compile(r"[A-Za-z0-9._:@-]+", re.ASCII)
-_IN_THE_LINE = ("user", "namespace", "cluster", "resource")  # those that are rare first
+_IN_THE_LINE = ("name", "user", "namespace", "cluster", "resource")  # those that are rare first
 # An Event has its verb; a review only its operation, which these verbs are inferred from.
 _OPERATIONS = {
     "create": ("CREATE", "CONNECT"),
@@ -26,7 +26,7 @@ _OPERATIONS = {
 class Filter:
     """Records with, for each field named, one of the values: exact, but that ``*`` stands for anything.
 
-    Fields are user, verb, resource (``pods``, or ``pods/exec`` with its subresource), namespace and cluster.
+    Fields are name, user, verb, resource (``pods``, or ``pods/exec`` with its subresource), namespace and cluster.
     A Namespace counts as in itself. ``since_ns`` is the earliest time, in nanoseconds since the epoch.
     """
 
@@ -88,6 +88,7 @@ def _namespace(record: Record) -> str:
 
 
 _TEXTS: dict[str, Callable[[Record], tuple[str, ...]]] = {
+    "name": lambda record: (record.object.name,),
     "user": lambda record: (record.user,),
     "verb": lambda record: (record.verb,),
     "resource": _resources,
