@@ -48,7 +48,7 @@ def server(plane: ControlPlane) -> ControlPlane:
     for file in sorted(crds.rglob("*.yaml")):
         _well(plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(file)))
     _well(plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"))
-    for name in ("kube-audit-function", "kourier-system", "istio-system"):
+    for name in ("kube-audit-function", "kube-audit-function-canary", "kourier-system", "istio-system"):
         if not _exists(plane.admin, name):
             _well(plane.kubectl("create", "namespace", name))
     return plane
