@@ -1,4 +1,7 @@
-"""The command line, one module a verb: ``main(arguments)`` parses, calls, prints, and returns the exit code."""
+"""The command line, one module a verb, with two functions.
+
+``main(arguments)`` parses, calls, prints, and returns the exit code; ``parser()`` returns the `Parser` of its options.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ __all__ = ["COMMANDS"]
 
 # In the order of the usage text. A module is imported when its command is called: none needs what another needs.
 COMMANDS = {
-    "serve": "serve reviews under uvicorn (the container image's command)",
-    "show": "the journal for a person: --follow, --since, --user, --verb, --resource ... (--help)",
-    "forward": "forward the journal to AUDIT_FORWARD_TO; --once: all that is there; --check: one test record to each",
+    "serve": "receive reviews and write the journal (what the container image runs)",
+    "show": "print the journal's records: filter, count, follow",
+    "forward": "send the journal to AUDIT_FORWARD_TO; --check sends one test record to each sink",
     "settings": "print every setting: value in force, default, meaning",
-    "clusters": "add, rotate, show, remove, list, check: the clusters of a central endpoint, their tokens and webhooks",
-    "policy": "check FILE: validate a policy; with --reviews, what each rule keeps and drops",
-    "reconcile": "compare the journal with the API server's own audit log: what each has that the other lacks",
-    "render": "convert records to another format: render --format event < segment",
+    "clusters": "add, rotate, show, remove, list, check: the clusters of a central endpoint",
+    "policy": "check a policy file, and count what each rule keeps of recorded reviews",
+    "reconcile": "compare the journal with the API server's own audit log",
+    "render": "convert records to the other format",
+    "completion": "print a completion script for bash or zsh",
 }

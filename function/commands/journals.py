@@ -76,6 +76,15 @@ class Source:
             file.seek(offset)
             return file.readline()
 
+    def place(self, number: int, offset: int) -> str:
+        """Return ``FILE:LINE`` of the line that starts at ``offset`` of segment ``number``. Raises `OSError`."""
+        lines, left = 1, offset
+        with open(self._path(number), "rb") as file:
+            while left and (block := file.read(min(left, BLOCK_BYTES))):
+                lines += block.count(b"\n")
+                left -= len(block)
+        return f"{self._path(number)}:{lines}"
+
     def remaining(self) -> int:
         """Return how many bytes are there to be read."""
         total = -self._offset

@@ -314,7 +314,7 @@ CORE: tuple[Setting, ...] = (
             "digests",
             readable_file, FILE_HINT),
     Setting("AUDIT_CHANGES", "0", "`1` adds what an update changed (JSON Patch); `only` also leaves oldObject out",
-            one_of("0", "1", "only"), "docs/events.md has examples"),
+            one_of("0", "1", "only"), "docs/changes.md has examples"),
     Setting("AUDIT_EVENT_STATUS", "none", "`inferred` adds a responseStatus to events, marked as inferred (for Falco)",
             one_of("none", "inferred"), "docs/events.md says what is inferred"),
     Setting("AUDIT_DRAIN_SECONDS", "5", "how long to go on serving after SIGTERM", seconds,

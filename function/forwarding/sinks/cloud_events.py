@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -90,6 +90,7 @@ class CloudEventsSink:
 
         self._event, self._to_binary = CloudEvent, to_binary
         self.bounds = settings.bounds
+        self.target = urlsplit(settings.url).netloc
         self._overrides = _extensions(settings.overrides)
         self._poster = Poster(settings.url, ca_file=settings.ca_file, ca_pem=settings.ca_pem)
 
