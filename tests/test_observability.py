@@ -19,6 +19,8 @@ RULES = {rule["alert"]: rule for group in GROUPS for rule in group["rules"]}
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
+BASE = VARIABLES["docs"]["query"]
 WEBHOOK = yaml.safe_load((ROOT / "deploy" / "webhook.yaml").read_text())["webhooks"][0]["name"]
 
 # Kubernetes' own, with their labels: staging/src/k8s.io/apiserver/pkg/admission/metrics.
@@ -61,8 +63,9 @@ def expressions():
         yield name, rule["expr"]
     for panel in PANELS:
         for target in panel["targets"]:
-            expr = target["expr"].replace("$__rate_interval", "5m").replace("$webhook", WEBHOOK)
-            yield panel["title"], expr.replace("$namespace", ".*")
+            assert not re.search(r"\[\d", target["expr"]) or "1h" in target["expr"], "use $__rate_interval"
+            expr = target["expr"].replace("$__rate_interval", "5m").replace("$__range", "6h")
+            yield panel["title"], expr.replace("$webhook", WEBHOOK).replace("$namespace", ".*")
 
 
 EXPRESSIONS = list(expressions())
@@ -99,8 +102,7 @@ def test_the_webhook_is_the_one_that_is_shipped():
         for name in re.findall(r'\{name="([^"]*)"\}', rule["expr"]):
             assert name == WEBHOOK
     assert f'name="{WEBHOOK}"' in RULES["KubeAuditFunctionFailOpen"]["expr"]
-    variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
-    assert variables["webhook"]["query"] == WEBHOOK
+    assert VARIABLES["webhook"]["query"] == WEBHOOK
 
 
 @pytest.mark.parametrize("alert", RULES)
@@ -109,7 +111,7 @@ def test_an_alert_says_what_happened_and_the_next_step(alert):
     assert rule["labels"]["severity"] in ("critical", "warning", "info")
     annotations = rule["annotations"]
     assert set(annotations) == {"summary", "description", "runbook_url"}
-    assert annotations["runbook_url"] == f"docs/operations.md#{alert.lower()}"
+    assert annotations["runbook_url"] == f"{BASE}/docs/operations.md#{alert.lower()}"
     assert "Next: " in annotations["description"]
     assert len(annotations["summary"]) < 80
     labels = set(re.findall(r"\$labels\.([a-z_]+)", json.dumps(annotations)))
@@ -174,7 +176,9 @@ def test_monitors_and_kustomization():
 def test_the_dashboard_is_well_formed():
     """Panels overlap nowhere, each says what it shows, and asks the chosen data source."""
     titles = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert titles == ["What the API server says", "Reviews", "Latency", "Journal", "Forwarding", "Clusters"]
+    assert titles == [
+        "At a glance", "What the API server says", "Reviews", "Latency", "Journal", "Forwarding", "Clusters",
+    ]  # fmt: skip
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     cells = set()
     for panel in DASHBOARD["panels"]:
@@ -188,7 +192,29 @@ def test_the_dashboard_is_well_formed():
         assert panel["fieldConfig"]["defaults"]["unit"]
         for source in (panel, *panel["targets"]):
             assert source["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
-    assert {variable["name"] for variable in DASHBOARD["templating"]["list"]} == {"datasource", "namespace", "webhook"}
+    assert set(VARIABLES) == {"datasource", "namespace", "webhook", "docs"}
+
+
+def test_the_first_row_is_single_values_with_thresholds_and_panels_lead_to_the_runbook():
+    stats = [panel for panel in PANELS if panel["type"] == "stat"]
+    assert {panel["gridPos"]["y"] for panel in stats} == {1}
+    for panel in stats:
+        assert len(panel["fieldConfig"]["defaults"]["thresholds"]["steps"]) > 1
+        assert panel["fieldConfig"]["defaults"]["noValue"]
+    linked = [panel for panel in PANELS if "links" in panel]
+    assert set(map(id, stats)) <= set(map(id, linked))
+    anchors = {f"${{docs}}/docs/operations.md#{alert.lower()}" for alert in RULES}
+    assert {link["url"] for panel in linked for link in panel["links"]} <= anchors
+
+
+def test_the_runbook_can_be_elsewhere(tmp_path):
+    shutil.copytree(FOLDER, tmp_path / "observability")
+    script = tmp_path / "observability" / "make-prometheusrule"
+    subprocess.run(["sh", script, "https://wiki.example.com/audit"], check=True)
+    for name in ("rules.yaml", "prometheusrule.yaml", "dashboard.json"):
+        text = (tmp_path / "observability" / name).read_text()
+        assert "https://wiki.example.com/audit" in text
+        assert BASE not in text
 
 
 def test_a_running_function_exposes_what_the_rules_name(tmp_path):
