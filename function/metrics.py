@@ -115,8 +115,12 @@ class Metrics:
         self.last_write = self._gauge("last_write_timestamp_seconds", "When records were last stored, Unix time")
         self.certificate_expiry = self._gauge("certificate_expiry_timestamp_seconds", "notAfter of our TLS certificate")
         self.handshake_failures = self._counter("tls_handshake_failures_total", "TLS handshakes that failed")
-        self.connections_cut = self._counter("connections_cut_total", "Connections closed while slow or too many")
-        self.refusals_slowed = self._counter("refusals_slowed_total", "404s that waited: their client keeps failing")
+        self.connections_cut = self._counter(
+            "connections_cut_total", "Connections closed because they were too slow or too many"
+        )
+        self.refusals_slowed = self._counter(
+            "refusals_slowed_total", "404 answers that were delayed because their client keeps failing"
+        )
         self.clusters: Callable[[], Iterable[Any]] = tuple  # what to show by cluster: see `_ByCluster`
         self.registry.register(_ByCluster(self))
         self._reload_successful = self._gauge(
@@ -129,9 +133,17 @@ class Metrics:
             "truncated": self._counter("forward_truncated_records_total", "Records sent without objects", "sink"),
         }
         self._forward_state = {
-            "lag_records": self._gauge("forward_lag_records", "Records that the sink has not settled", "sink"),
-            "lag_bytes": self._gauge("forward_lag_bytes", "Bytes of records that the sink has not settled", "sink"),
-            "lag_seconds": self._gauge("forward_lag_seconds", "Age of the oldest record not settled", "sink"),
+            "lag_records": self._gauge(
+                "forward_lag_records", "Records that the sink has neither confirmed nor rejected", "sink"
+            ),
+            "lag_bytes": self._gauge(
+                "forward_lag_bytes", "Bytes of records that the sink has neither confirmed nor rejected", "sink"
+            ),
+            "lag_seconds": self._gauge(
+                "forward_lag_seconds",
+                "Age of the oldest record that the sink has neither confirmed nor rejected",
+                "sink",
+            ),
             "last_success": self._gauge(
                 "forward_last_success_timestamp_seconds", "When the sink last took a record, Unix time", "sink"
             ),
@@ -182,7 +194,7 @@ class Metrics:
         self.sync_seconds.observe(seconds)
 
     def failed(self, operation: str) -> None:
-        """Count an operation that failed: ``full``, ``io``, or ``internal`` for a mistake of ours."""
+        """Count an operation that failed: ``full``, ``io``, or ``internal`` for a bug of ours."""
         self._failures.labels(reason=operation).inc()
 
     def lost(self, reason: str, records: int) -> None:

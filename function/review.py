@@ -2,7 +2,7 @@
 
 Pure: bytes in, values out. Two failures are told apart, because they end differently:
 
-* `BadReview`: nothing that an API server sends. The caller answers 400.
+* `BadReview`: not a valid AdmissionReview. The caller answers 400.
 * a review beyond our parsers or bounds: `degrade` keeps its head, so that nobody hides from the audit by
   the shape of a request.
 """

@@ -214,7 +214,7 @@ def _presented(url: str) -> bytes:
     try:
         pem = ssl.get_server_certificate((host, port), timeout=10).encode()
     except ssl.SSLError as error:
-        raise WebhookError(f"{host}:{port} speaks no TLS that we do: {error.reason}") from None
+        raise WebhookError(f"{host}:{port}: no TLS version in common: {error.reason}") from None
     say(f"trusting what {host}:{port} presented now; compare it, and make this again when that certificate changes")
     return pem
 

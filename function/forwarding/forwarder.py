@@ -100,7 +100,7 @@ class Forwarder:
             except FileNotFoundError:
                 continue  # the next scan sees that it is gone
             except OSError as error:
-                log.error("forward: cannot look after %s: %s", directory.path, error.strerror)
+                log.error("forward: cannot check %s: %s", directory.path, error.strerror)
                 continue
             if not kept:
                 log.error(

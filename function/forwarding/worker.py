@@ -173,7 +173,7 @@ class Worker:
             except ConnectionError as error:
                 self._log.warning("forward: %s is not there yet: %s", self.sink.name, error)
             except Exception:  # noqa: BLE001 - logged; one sink's mistake must not end the others: it starts again
-                self._log.exception("forward: %s met an error of its own", self.sink.name)
+                self._log.exception("forward: internal error while forwarding to %s", self.sink.name)
             finally:
                 with contextlib.suppress(Exception):  # nothing of it matters any more
                     self.sink.close()
@@ -198,7 +198,7 @@ class Worker:
             try:
                 channel.fill(self.sink.bounds.bytes_max)
             except OSError as error:
-                hint = "it is tried again; check the volume"
+                hint = "it will be retried; check the volume"
                 self._log.error("forward: cannot read %s: %s", channel.directory, error.strerror, extra={"hint": hint})
             if self._is_due(channel):
                 busy = True
@@ -272,11 +272,11 @@ class Worker:
             after = min(RETRY_AFTER_SECONDS_MAX, max((retry.after for retry in retries), default=0.0))
             seconds = max(backoff.next(self._backoff_max()), after)
             self._log.warning(
-                "forward: %s takes nothing just now (%s): %d records are tried again",
+                "forward: %s is not taking records (%s): %d will be retried",
                 self.sink.name,
                 retries[0].reason if retries else "unknown",
                 len(unsettled),
-                extra={"hint": "they are kept in the journal, and tried for as long as it takes"},
+                extra={"hint": "they stay in the journal and are retried until the sink takes them"},
             )
             self._pause(seconds)
             if self._stopping or channel.given_up:
@@ -339,7 +339,7 @@ class Worker:
         item.done = True
         self.tally.rejected += 1
         self._log.error(
-            "forward: %s refuses a record for good; it is set aside",
+            "forward: %s rejected a record for good; it was set aside",
             self.sink.name,
             extra={"hint": f"see {self._rejected.path}", "details": record_id},
         )

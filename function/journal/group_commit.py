@@ -27,7 +27,7 @@ GROUP_BYTES_MAX = 8 << 20
 EXPIRY_SECONDS = 0.025
 # After a mistake of the store, before it is asked what is due.
 SURPRISED_SECONDS = 1.0
-_OWN_ERROR = "journal: the writer thread met an error of its own"
+_OWN_ERROR = "journal: internal error in the writer thread"
 
 
 class StorageFailed(Exception):  # noqa: N818 - named after what happened; the caller answers 500

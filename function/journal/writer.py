@@ -406,7 +406,7 @@ class StdoutWriter:
             self._observer.wrote(stored, sum(map(len, lines)))
         except OSError as error:
             self._observer.failed("io")
-            log.error("journal: cannot write to stdout: %s", error, extra={"hint": "who reads our stdout?"})
+            log.error("journal: cannot write to stdout: %s", error, extra={"hint": "check what reads standard output"})
         return stored
 
     def tick(self) -> float:

@@ -81,7 +81,7 @@ def verb_of(request: _Request, resource: Resource, subresource: str, manager: st
 
     ``manager`` is the field manager that the client named, ``written`` the metadata of the new object. Server-side
     apply is certain, it marks its own entry; other PATCHes show only in who sent them. An UPDATE without either sign
-    is an ``update``, which it nearly always is, but need not be. What CONNECT was is not told: GET and POST both
+    is an ``update``, which it nearly always is, but need not be. The verb of a CONNECT is unknown: GET and POST both
     are; ``create`` is what its authorisation asks for in every version.
     """
     user = request.userInfo.username

@@ -154,7 +154,9 @@ class Listener:
             except OSError as error:
                 if error.errno not in _GONE:
                     log.error(
-                        "cannot accept a connection: %s", error.strerror, extra={"hint": "raise the limit of files"}
+                        "cannot accept a connection: %s",
+                        error.strerror,
+                        extra={"hint": "raise the limit of open files"},
                     )
                     self._connections.make_room()
                     await asyncio.sleep(FAILED_SECONDS)
