@@ -1,4 +1,4 @@
-"""Rules, scraping and dashboard name only what exists, and each alert has its paragraph in docs/operations.md."""
+"""Rules, scraping and dashboard name only what exists, and each alert has its paragraph in docs/runbook.md."""
 
 import json
 import re
@@ -18,7 +18,7 @@ GROUPS = yaml.safe_load((FOLDER / "rules.yaml").read_text())["groups"]
 RULES = {rule["alert"]: rule for group in GROUPS for rule in group["rules"]}
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
 BASE = VARIABLES["docs"]["query"]
 WEBHOOK = yaml.safe_load((ROOT / "deploy" / "webhook.yaml").read_text())["webhooks"][0]["name"]
@@ -133,7 +133,7 @@ def test_an_alert_says_what_happened_and_the_next_step(alert):
     assert rule["labels"]["severity"] in ("critical", "warning", "info")
     annotations = rule["annotations"]
     assert set(annotations) == {"summary", "description", "runbook_url"}
-    assert annotations["runbook_url"] == f"{BASE}/docs/operations.md#{alert.lower()}"
+    assert annotations["runbook_url"] == f"{BASE}/docs/runbook.md#{alert.lower()}"
     assert "Next: " in annotations["description"]
     assert len(annotations["summary"]) < 80
     labels = set(re.findall(r"\$labels\.([a-z_]+)", json.dumps(annotations)))
@@ -143,13 +143,13 @@ def test_an_alert_says_what_happened_and_the_next_step(alert):
 
 
 def test_each_alert_has_its_heading_and_each_heading_its_alert():
-    assert re.findall(r"^### (KubeAuditFunction\w+)$", OPERATIONS, re.MULTILINE) == list(RULES)
+    assert re.findall(r"^### (KubeAuditFunction\w+)$", RUNBOOK, re.MULTILINE) == list(RULES)
 
 
-def test_links_within_the_operations_page_lead_somewhere():
-    headings = re.findall(r"^#+ (.*)$", OPERATIONS, re.MULTILINE)
+def test_links_within_the_runbook_lead_somewhere():
+    headings = re.findall(r"^#+ (.*)$", RUNBOOK, re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
-    assert set(re.findall(r"\]\(#([^)]*)\)", OPERATIONS)) <= anchors
+    assert set(re.findall(r"\]\(#([^)]*)\)", RUNBOOK)) <= anchors
 
 
 def test_the_operators_rules_are_the_same_rules():
@@ -225,7 +225,7 @@ def test_the_first_row_is_single_values_with_thresholds_and_panels_lead_to_the_r
         assert panel["fieldConfig"]["defaults"]["noValue"]
     linked = [panel for panel in PANELS if "links" in panel]
     assert set(map(id, stats)) <= set(map(id, linked))
-    anchors = {f"${{docs}}/docs/operations.md#{alert.lower()}" for alert in RULES}
+    anchors = {f"${{docs}}/docs/runbook.md#{alert.lower()}" for alert in RULES}
     assert {link["url"] for panel in linked for link in panel["links"]} <= anchors
 
 
