@@ -157,7 +157,7 @@ class Metrics:
 
         for reason in REFUSAL_REASONS:
             self._refused.labels(reason=reason)
-        for reason in ("too_large", "too_deep", "not_unicode", "redaction_failed"):
+        for reason in ("too_large", "too_deep", "not_unicode", "too_costly", "redaction_failed"):
             self._degraded.labels(reason=reason)
         self._omitted.labels(reason="policy")
         for reason in ("journal", "rejected", "removed", "retention"):

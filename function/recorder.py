@@ -19,7 +19,8 @@ _NULL = b"null"
 _NONE, _METADATA = Level.NONE, Level.METADATA
 
 # The review's uid; its record as a line, None where the policy does not want it; why the record holds less than the
-# review, "" where it does not. A plain tuple: a named one takes as long as the policy's decision.
+# review, "" where it does not, or which rule does not want it. A plain tuple: a named one takes as long as the policy's
+# decision.
 Recorded = tuple[str, bytes | None, str]
 
 
@@ -62,7 +63,7 @@ class Recorder:
         decision = self._decide(review.request)
         level = decision.level
         if level is _NONE:
-            return uid, None, degraded
+            return uid, None, "no rule" if decision.rule is None else f"rules[{decision.rule}]"
         review = apply(review, decision)
         try:
             changes = self._changes_of(review, decision) if self._changes else None

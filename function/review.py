@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -214,8 +215,14 @@ def degrade(head: bytes, *, reason: Reason, size: int, sha256: str) -> Review:
     return review
 
 
-def answer(uid: str) -> bytes:
-    """Return the AdmissionReview that allows the request ``uid``: the only answer there is."""
+def answer(uid: str, annotations: Mapping[str, str] | None = None) -> bytes:
+    """Return the AdmissionReview that allows the request ``uid``: the only answer there is.
+
+    ``annotations`` go into the API server's own audit Event of the request, each under the webhook's name.
+    """
+    if annotations:
+        more = b',"allowed":true,"auditAnnotations":' + orjson.dumps(annotations) + b"}}"
+        return _ANSWER_START + orjson.dumps(uid) + more
     return _ANSWER_START + orjson.dumps(uid) + b',"allowed":true}}'
 
 

@@ -1,4 +1,4 @@
-"""A recorder that waits, to be used in the process beside: it must be found there."""
+"""Recorders to be used in the process beside: they must be found there."""
 
 import os
 import pathlib
@@ -26,3 +26,10 @@ class Gated:
     def begun(self):
         path = pathlib.Path(f"{self.directory}/begun")
         return path.read_text().split() if path.exists() else []
+
+
+class Broken:
+    """Fails on every review, with a text that quotes it."""
+
+    def record(self, body, *, received_ns, cluster, work=None):
+        raise ValueError("a secret: hunter2")

@@ -135,6 +135,13 @@ class Server:
         paths = sorted(self.journal.glob("*/audit-*.ndjson"))
         return [line for path in paths for line in path.read_bytes().splitlines()]
 
+    def line_at(self, place):
+        """Return the line that an answer's annotation leads to: directory, segment, byte."""
+        segment, _, offset = place.rpartition("/")
+        with (self.journal / segment).open("rb") as file:
+            file.seek(int(offset))
+            return file.readline()
+
     def records(self, uid=None):
         """Return the journal's records, or those of one review."""
         found = [json.loads(line) for line in self.lines()]

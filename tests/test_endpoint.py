@@ -36,10 +36,12 @@ def test_reviews_are_recorded_on_both_paths(server, path):
     answer = server.post(review(uid), path)
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json"
+    annotations = answer.json["response"]["auditAnnotations"]
+    assert json.loads(server.line_at(annotations["recorded"]))["request"]["uid"] == uid
     assert answer.json == {
         "kind": "AdmissionReview",
         "apiVersion": "admission.k8s.io/v1",
-        "response": {"uid": uid, "allowed": True},
+        "response": {"uid": uid, "allowed": True, "auditAnnotations": annotations},
     }
     (record,) = server.records(uid)
     assert record["request"]["userInfo"]["username"] == "jane"
@@ -416,7 +418,8 @@ def test_remembered_budgets_are_bounded():
 def test_a_body_beyond_the_bound_is_recorded_from_its_head(server):
     before = server.metrics()[DEGRADED % "too_large"]
     body = large(BODY_BYTES_MAX, "too-large")
-    assert server.post(body).json["response"] == {"uid": "too-large", "allowed": True}
+    response = server.post(body).json["response"]
+    assert (response["uid"], response["auditAnnotations"]["degraded"]) == ("too-large", "too_large")
     (record,) = server.records("too-large")
     assert record["degraded"] == {"reason": "too_large", "bytes": len(body), "sha256": running.sha256(body)}
     assert record["request"]["userInfo"] == {"username": "jane", "groups": ["system:authenticated"]}

@@ -22,7 +22,7 @@ PROBE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def server():
-    with running.serve({"AUDIT_BODY_BYTES_MAX": "100000"}) as running_server:
+    with running.serve({"AUDIT_BODY_BYTES_MAX": "100000", "AUDIT_ANNOTATE": "none"}) as running_server:
         yield running_server
 
 

@@ -65,6 +65,7 @@ class RecordingSettings(msgspec.Struct, frozen=True):
     redaction_key_file: str  # empty: no digests
     changes: str  # 0 | 1 | only
     event_status: str  # none | inferred
+    annotate: str  # none | recorded
 
 
 class JournalSettings(msgspec.Struct, frozen=True):
@@ -317,6 +318,9 @@ CORE: tuple[Setting, ...] = (
             one_of("0", "1", "only"), "docs/changes.md has examples"),
     Setting("AUDIT_EVENT_STATUS", "none", "`inferred` adds a responseStatus to events, marked as inferred (for Falco)",
             one_of("none", "inferred"), "docs/events.md says what is inferred"),
+    Setting("AUDIT_ANNOTATE", "recorded", "what answers write into the API server's own audit log: `recorded` (where "
+            "the record is, or why there is none) or `none`", one_of("none", "recorded"),
+            "docs/reconcile.md says what it is for"),
     Setting("AUDIT_DRAIN_SECONDS", "5", "how long to go on serving after SIGTERM", seconds,
             "write seconds, such as 5"),
     Setting("AUDIT_FORWARD_TO", "", "sinks to forward to, separated by commas; docs/forwarding.md describes each",

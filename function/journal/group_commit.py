@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
+
+from .segments import Placed
 
 __all__ = ["DeadlinePassed", "Entry", "Journal", "Overloaded", "StorageFailed"]
 
@@ -46,6 +49,7 @@ class Store(Protocol):
     """Where lines become durable: `writer.Writer` or `writer.StdoutWriter`, on the journal's own thread."""
 
     opened: bool  # the journal's directory was opened once: ready to serve
+    placed: Sequence[Placed]  # where the lines are that the last call of `store` has stored, if they have a place
 
     def store(self, lines: Sequence[bytes]) -> int: ...
     def tick(self) -> float: ...
@@ -55,15 +59,18 @@ class Store(Protocol):
 class Entry:
     """A line that is to be stored before ``deadline`` (in the clock of `time.monotonic`), and who waits for it.
 
-    ``line`` becomes None once `done` was called, so that nobody writes it any more. ``size`` is its bytes.
+    ``line`` becomes None once `done` was called, so that nobody writes it any more. ``size`` is its bytes. Once it is
+    stored, it is in ``segment`` from byte ``offset`` on (see `Placed`); ``segment`` is empty where there is none.
     """
 
-    __slots__ = ("deadline", "line", "size")
+    __slots__ = ("deadline", "line", "offset", "segment", "size")
 
     def __init__(self, line: bytes, deadline: float) -> None:
         self.line: bytes | None = line
         self.size = len(line)
         self.deadline = deadline
+        self.segment = ""
+        self.offset = 0
 
     def done(self, error: Exception | None) -> None:
         """Called once, on the event loop: with None when the line is stored, else with the reason. Must not raise.
@@ -142,7 +149,13 @@ class Journal:
             self._queue.put(self._gathering)
             self._gathering = []
 
-    def _finish(self, stored: list[Entry], failed: list[Entry]) -> None:
+    def _finish(self, stored: list[Entry], placed: Sequence[Placed], failed: list[Entry]) -> None:
+        entries = iter(stored)
+        for piece in placed:
+            at = piece.offset
+            for entry in itertools.islice(entries, piece.records):
+                entry.segment, entry.offset = piece.segment, at
+                at += entry.size
         self._settle(stored, None)
         if failed:
             self._settle(failed, StorageFailed())
@@ -197,7 +210,7 @@ class Journal:
         except Exception:  # the thread must outlive every surprise, or every answer would be 503 from here on
             log.exception(_OWN_ERROR)
             self._call_on_loop(self._failed, "internal")
-            self._call_on_loop(self._finish, [], entries)  # those that were stored before are settled by then
+            self._call_on_loop(self._finish, [], (), entries)  # those that were stored before are settled by then
             return SURPRISED_SECONDS
 
     def _take(self, seconds: float) -> list[list[Entry] | None]:
@@ -219,7 +232,7 @@ class Journal:
                 wanted.append(entry)
                 lines.append(line)
         stored = self._store.store(lines) if lines else 0
-        self._call_on_loop(self._finish, wanted[:stored], wanted[stored:])
+        self._call_on_loop(self._finish, wanted[:stored], self._store.placed, wanted[stored:])
 
     def _call_on_loop(self, callback: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

@@ -11,6 +11,7 @@ from .files import Files, Found
 
 __all__ = [
     "LOCK",
+    "Placed",
     "ProcessDirectory",
     "Segment",
     "directory_name",
@@ -39,6 +40,14 @@ class Segment(NamedTuple):
     number: int
     bytes: int
     modified: float
+
+
+class Placed(NamedTuple):
+    """Where so many records are, one behind the other: in ``segment`` (directory and file), from byte ``offset`` on."""
+
+    records: int
+    segment: str
+    offset: int
 
 
 class ProcessDirectory(NamedTuple):

@@ -21,7 +21,7 @@ from typing import Protocol
 
 from .files import Files
 from .rotation import Limits, pieces
-from .segments import HEARTBEAT_SECONDS, LOCK, directory_name, segment_name
+from .segments import HEARTBEAT_SECONDS, LOCK, Placed, directory_name, segment_name
 
 __all__ = ["Observer", "StdoutWriter", "Writer"]
 
@@ -57,10 +57,13 @@ class _OpenSegment:
     is ``poisoned`` an fdatasync has failed: the next one would succeed, and say nothing.
     """
 
-    __slots__ = ("answered", "bytes", "fd", "opened", "path", "poisoned", "records", "unsynced", "unsynced_bytes")
+    __slots__ = (
+        "answered", "bytes", "fd", "name", "opened", "path", "poisoned", "records", "unsynced", "unsynced_bytes",
+    )  # fmt: skip
 
     def __init__(self, path: str, fd: int, opened: float) -> None:
         self.path = path
+        self.name = "/".join(path.split("/")[-2:])  # in the journal: its directory and its file
         self.fd = fd
         self.opened = opened
         self.bytes = 0
@@ -91,6 +94,7 @@ class Writer:
         on_cut: Callable[[], None] = lambda: None,
     ) -> None:
         self.opened = False
+        self.placed: Sequence[Placed] = ()
         self.directory: str | None = None
         self._journal_dir = journal_dir
         self._host = host
@@ -114,20 +118,24 @@ class Writer:
         """Write ``lines`` and return when they are as durable as asked: all of them, or the first n.
 
         Returns how many are stored. Fewer than given means trouble, which was logged and counted; the rest is
-        not claimed (though some of it may be on disk). Never raises `OSError`; where it raises, for a mistake of our
-        own, none is claimed, and the next call starts a new segment.
+        not claimed (though some of it may be on disk). ``placed`` says where the stored ones are. Never raises
+        `OSError`; where it raises, for a mistake of our own, none is claimed, and the next call starts a new segment.
         """
         stored = 0
         used = self._segment.bytes if self._segment else 0
+        placed: list[Placed] = []
+        self.placed = placed
         try:
             for cut, piece in pieces(lines, used, self._cut_at_bytes):
                 if cut:
                     self._cut()
-                segment = self._store_piece(b"".join(piece))
+                data = b"".join(piece)
+                segment = self._store_piece(data)
+                placed.append(Placed(len(piece), segment.name, segment.bytes - len(data)))
                 segment.answered = len(segment.unsynced)
                 segment.records += len(piece)
                 stored += len(piece)
-                self._observer.wrote(len(piece), sum(map(len, piece)))
+                self._observer.wrote(len(piece), len(data))
         except OSError as error:
             self._complain("store records", error)
         except BaseException:
@@ -389,6 +397,7 @@ class StdoutWriter:
     """Lines to standard output: a platform collects them. Not durable, and says so."""
 
     opened = True
+    placed: Sequence[Placed] = ()
     directory = None
 
     def __init__(self, observer: Observer, files: Files | None = None, fd: int = 1) -> None:

@@ -12,6 +12,7 @@ import logging
 import os
 import time
 import traceback
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -54,9 +55,17 @@ class Intake:
     """
 
     def __init__(
-        self, configuration: Snapshot, journal: Journal, metrics: Metrics, *, body_bytes_max: int, bounds: Bounds
+        self,
+        configuration: Snapshot,
+        journal: Journal,
+        metrics: Metrics,
+        *,
+        body_bytes_max: int,
+        bounds: Bounds,
+        annotates: bool = False,
     ) -> None:
         self.configuration = configuration
+        self.annotates = annotates
         self.draining = False
         self.body_bytes_max = body_bytes_max
         self.held = Held(max(bounds.bodies_in_flight_bytes, 2 * body_bytes_max))
@@ -113,14 +122,14 @@ class Intake:
 
     def _store(self, exchange: Exchange, recorded: Recorded) -> None:
         """Hand the line to the journal. Raises `Refusal`, `Overloaded`."""
-        exchange.uid, line, degraded = recorded
-        if degraded:
-            self._metrics.degraded(degraded)
+        exchange.uid, line, note = recorded
         if line is None:
             self._metrics.omitted("policy")
-            self.allow(exchange)
+            self.allow(exchange, {"omitted": note} if self.annotates else None)
             return
-        exchange.line = line
+        if note:
+            self._metrics.degraded(note)
+        exchange.line, exchange.degraded = line, note
         exchange.size = size = len(line)
         cluster = exchange.cluster
         # A cluster that waits for nothing may have all that the journal takes: records can be large.
@@ -132,15 +141,15 @@ class Intake:
         self._journal.submit(exchange)
         cluster.pending_bytes += size
 
-    def allow(self, exchange: Exchange) -> None:
-        """Answer 200: it is recorded, or not to be."""
+    def allow(self, exchange: Exchange, annotations: Mapping[str, str] | None) -> None:
+        """Answer 200: it is recorded, or not to be. The API server writes the annotations into its own log."""
         cluster = exchange.cluster
         self._in_flight -= 1
         cluster.in_flight -= 1
         cluster.valid += 1
         self._metrics.valid_requests.inc()
         self._metrics.request_seconds.observe(time.monotonic() - exchange.started)
-        exchange.caller.answer(200, answer(exchange.uid), close=self.draining)
+        exchange.caller.answer(200, answer(exchange.uid, annotations), close=self.draining)
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
         """Answer anything else."""
@@ -227,8 +236,8 @@ class Exchange(Entry):
     """
 
     __slots__ = (
-        "_body", "_is_open", "_waits", "caller", "cluster", "expires", "has_place", "intake", "received_ns",
-        "started", "uid",
+        "_body", "_is_open", "_waits", "caller", "cluster", "degraded", "expires", "has_place", "intake",
+        "received_ns", "started", "uid",
     )  # fmt: skip
 
     def __init__(self, intake: Intake, cluster: Cluster, seconds: float, caller: Caller) -> None:
@@ -236,6 +245,8 @@ class Exchange(Entry):
         # What `Entry` needs; the line comes later.
         self.line = None
         self.size = 0
+        self.segment = self.degraded = ""
+        self.offset = 0
         self.started = started = time.monotonic()
         self.deadline = started + seconds
         self.received_ns = time.time_ns()
@@ -296,9 +307,16 @@ class Exchange(Entry):
         """Answer: the journal has the record, or it could not be stored. See `Entry`."""
         self.cluster.pending_bytes -= self.size
         if error is None:
-            self.intake.allow(self)
+            self.intake.allow(self, self._annotations() if self.intake.annotates else None)
         else:
             self.intake.refuse(self, error)
+
+    def _annotations(self) -> dict[str, str]:
+        """Return what the API server's own log may say of the record: where it is, and why it holds less."""
+        found = {"recorded": f"{self.segment}/{self.offset}"} if self.segment else {}
+        if self.degraded:
+            found["degraded"] = self.degraded
+        return found
 
     def _refuse(self, refusal: Refusal) -> None:
         if self._is_open:

@@ -69,6 +69,7 @@ class Service:
             self.metrics,
             body_bytes_max=self.settings.recording.body_bytes_max,
             bounds=self.bounds,
+            annotates=self.settings.recording.annotate == "recorded",
         )
         self.endpoint = Endpoint(
             intake, self._journal, self.metrics, bounds=self.bounds, cluster_name=self.settings.recording.cluster_name

@@ -79,6 +79,8 @@ def _context() -> ssl.SSLContext:
 
 def not_after(der: bytes) -> float:
     """Return when an X.509 certificate expires, Unix time: RFC 5280, TBSCertificate.validity.notAfter."""
+    # By hand, for one field of a certificate that OpenSSL has just accepted: `cryptography.x509` would take 47 ms and
+    # 15 MiB of each start.
     _, certificate, _ = _element(der, 0)
     _, position, _ = _element(der, certificate)
     tag, _, after = _element(der, position)
