@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ __all__ = ["new"]
 
 def new() -> Function:
     """Return the function's instance: what Knative func's middleware asks for."""
+    _keep_idle_connections()
     return Function()
 
 
@@ -54,3 +56,16 @@ class Function:
         if self._service is None:
             return False, "not started"
         return self._service.ready()
+
+
+def _keep_idle_connections() -> None:
+    """Let the middleware's server keep connections as long as ours does.
+
+    It is hypercorn, as it comes: it closes a connection that was idle for 5 s, and the review that queue-proxy sends
+    just then is a 502. The middleware has no setting for it, but calls `new` before it makes the configuration.
+    """
+    hypercorn = sys.modules.get("hypercorn.config")  # imported by the middleware, and never by us
+    if hypercorn is not None:
+        from .serving.bounds import Bounds  # noqa: PLC0415 - importing the package imports no server
+
+        hypercorn.Config.keep_alive_timeout = max(hypercorn.Config.keep_alive_timeout, Bounds().keep_alive_seconds)

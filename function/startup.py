@@ -35,10 +35,9 @@ def service_or_exit(environ: Mapping[str, str], *, forwards: bool, bounds: Bound
     from .configuration.files import ConfigurationError  # noqa: PLC0415 - `forward` needs neither
     from .serving.service import Service  # noqa: PLC0415 - as above
 
+    if environ.get("AUDIT_FORWARD_TO") and not forwards:
+        _exit(_mistakes_without_forwarder(dict(environ)))
     settings = settings_or_exit(environ)
-    if settings.forwarding.to and not forwards:
-        hint = "run `python -m function forward` beside this, on the same journal directory, and unset it here"
-        _exit([Mistake("AUDIT_FORWARD_TO", ",".join(settings.forwarding.to), "this host runs no forwarder", hint)])
     try:
         return Service(settings, bounds)
     except ConfigurationError as error:
@@ -51,6 +50,17 @@ def settings_or_exit(environ: Mapping[str, str]) -> Settings:
         return load(environ)
     except SettingsError as error:
         _exit(error.mistakes)
+
+
+def _mistakes_without_forwarder(environ: dict[str, str]) -> list[Mistake]:
+    """Return that nothing forwards here, and what else is wrong; not what sinks would need that cannot be used."""
+    hint = "run `python -m function forward` beside this, on the same journal directory, and unset it here"
+    found = [Mistake("AUDIT_FORWARD_TO", environ.pop("AUDIT_FORWARD_TO"), "this host runs no forwarder", hint)]
+    try:
+        load(environ)
+    except SettingsError as error:
+        found += error.mistakes
+    return found
 
 
 def _exit(mistakes: Sequence[object]) -> NoReturn:

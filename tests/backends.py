@@ -259,9 +259,14 @@ class Elasticsearch(HttpBackend):
 
 
 class CloudEvents(HttpBackend):
-    """Checks the attributes by the specification's own words (v1.0.2, HTTP binary mode)."""
+    """Checks the attributes by the specification's own words (v1.0.2, HTTP binary mode).
+
+    As most servers it takes 16 KiB of headers (Python's own answers 431 too, to a line of 64 KiB).
+    """
 
     def accept(self, request, body, *, partial):
+        if len(bytes(request.headers)) > 16 << 10:
+            return 431, b"too many bytes of headers"
         headers = {name.lower(): value for name, value in request.headers.items()}
         if partial:
             return 503, b""

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import re
 import ssl
+from urllib.parse import unquote
 
 import pytest
 import running
@@ -17,12 +19,15 @@ from backends import (
     running_backend,
     settings_for,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 from logging_service import LoggingService
 
 from function.configuration.settings import SettingsError
 from function.forwarding.http import Poster
 from function.forwarding.sink import DELIVERED, Refused, Rejected, Retry, SinkError, TooLarge
 from function.forwarding.sinks import make_sinks
+from function.forwarding.sinks.cloud_events import _attribute
 from function.forwarding.sinks.elasticsearch import index_template
 from function.forwarding.trial import try_sink
 from function.record.event_format import EventFormat
@@ -248,6 +253,40 @@ def test_cloudevents_stop_at_the_first_that_is_not_taken():
         assert backend.firsts() == [0, 1]
         assert backend.requests == 3
         sink.close()
+
+
+@pytest.mark.parametrize("letter", ["x", "ü", "\U0001f600"])
+def test_a_name_of_300_kb_is_delivered_whole_and_its_attributes_are_cut(letter):
+    """To a server that takes 16 KiB of headers. Two long names that begin alike stay apart."""
+    lines = [review_line(1).replace(b'"name":"demo-1"', b'"name":"%b"' % _long_name(letter, end)) for end in "ab"]
+    with running_backend(CloudEvents) as backend:
+        sink = sink_to("cloudevents", backend)
+        assert send(sink, *lines) == [DELIVERED] * 2
+        (first, body), (second, _) = [received[1] for received in backend.received]
+        assert body == lines[0][:-1]
+        for name in ("ce-subject", "ce-partitionkey"):
+            assert len(first[name]) <= 1024
+            assert unquote(first[name], errors="strict").startswith(f"/configmaps/default/{letter * 50}")
+            assert first[name] != second[name]
+        sink.close()
+
+
+def _long_name(letter, end):
+    return letter.encode() * (300_000 // len(letter.encode())) + end.encode()
+
+
+@given(st.text(max_size=40), st.integers(0, 60), st.text(max_size=5))
+def test_attributes_are_bounded_and_decode_to_what_they_were_made_of(part, times, end):
+    text = part * times + end
+    attribute = _attribute(text)
+    assert re.fullmatch(r"[\x20-\x7e]*", attribute)
+    assert len(attribute) <= 1024
+    head, cut, digest = attribute.partition("#")
+    known = text.encode(errors="replace").decode()  # a lone surrogate is no character
+    decoded = unquote(head, errors="strict")
+    assert known.startswith(decoded) if cut else decoded == known
+    assert _attribute(text + "x" * 2000) != _attribute(text + "x" * 2001)
+    assert not cut or len(digest) == 16
 
 
 def test_cloudevents_to_where_knative_says():

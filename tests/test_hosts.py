@@ -324,6 +324,19 @@ instance.stop()
     assert segment.with_name("lock").stat().st_mtime == 0
 
 
+def test_the_middlewares_server_keeps_idle_connections_and_nobody_else_imports_it():
+    """The real one, for longer than it would: tests/e2e/test_knative_func.py."""
+    code = (
+        "import sys, types, function\n"
+        "function.new(); assert 'hypercorn' not in sys.modules\n"
+        "sys.modules['hypercorn.config'] = module = types.ModuleType('hypercorn.config')\n"
+        "module.Config = type('Config', (), {'keep_alive_timeout': 5})\n"
+        "function.new(); print(module.Config.keep_alive_timeout)\n"
+        "module.Config.keep_alive_timeout = 3600; function.new(); print(module.Config.keep_alive_timeout)"
+    )
+    assert running.run([sys.executable, "-c", code])[1].split() == ["150.0", "3600"]
+
+
 def test_knative_func_does_not_start_with_mistakes(capsys):
     with pytest.raises(SystemExit) as caught:
         function.new().start({"AUDIT_FORMAT": "x"})

@@ -42,11 +42,14 @@ pytestmark = pytest.mark.skipif(KUBECTL is None, reason="no kubectl, whose kusto
 PORTS_RESERVED = {8008, 8012, 8013, 8022, 9090, 9091}
 ENV_RESERVED = {"PORT", "K_SERVICE", "K_CONFIGURATION", "K_REVISION"}
 VOLUMES_ALLOWED = {"secret", "configMap", "projected", "emptyDir"}
-QUEUE_DRAIN_SECONDS = 30  # queue-proxy's, before SIGTERM
+# queue-proxy's drain, before SIGTERM: it ends 30 s after the last request, and these were seen under load.
+QUEUE_DRAIN_SECONDS = 68
+QUEUE_PORTS = [8012, 8013, 8112]  # HTTP, h2c and TLS
 
 # The fields that we use, of those that the resources have: names and what is in them; a list has items alike.
 ANY = object()
 REF = {"apiVersion": ANY, "kind": ANY, "name": ANY}
+PORTS = [{"protocol": ANY, "port": ANY}]
 PROBE = {
     "httpGet": {"path": ANY, "scheme": ANY},
     **dict.fromkeys(("periodSeconds", "timeoutSeconds", "failureThreshold", "successThreshold"), ANY),
@@ -83,7 +86,8 @@ POD = {
             "persistentVolumeClaim": {"claimName": ANY},
         }
     ],
-    **dict.fromkeys(("serviceAccountName", "enableServiceLinks", "containerConcurrency"), ANY),
+    **dict.fromkeys(("serviceAccountName", "automountServiceAccountToken", "enableServiceLinks"), ANY),
+    "containerConcurrency": ANY,
     **dict.fromkeys(("timeoutSeconds", "responseStartTimeoutSeconds", "idleTimeoutSeconds"), ANY),
 }
 SPECS = {
@@ -96,6 +100,20 @@ SPECS = {
         **dict.fromkeys(("isCA", "commonName", "secretName", "dnsNames", "duration", "renewBefore", "usages"), ANY),
         "privateKey": dict.fromkeys(("algorithm", "size", "rotationPolicy"), ANY),
         "issuerRef": dict.fromkeys(("group", "kind", "name"), ANY),
+        "secretTemplate": {"labels": ANY},
+    },
+    "policy/v1 PodDisruptionBudget": {
+        "maxUnavailable": ANY,
+        "unhealthyPodEvictionPolicy": ANY,
+        "selector": {"matchLabels": ANY},
+    },
+    "networking.k8s.io/v1 NetworkPolicy": {
+        "podSelector": {"matchLabels": ANY},
+        "policyTypes": ANY,
+        "ingress": [{"from": [{"namespaceSelector": {"matchLabels": ANY}}], "ports": PORTS}],
+        "egress": [
+            {"to": [{"namespaceSelector": {"matchLabels": ANY}, "ipBlock": {"cidr": ANY}}], "ports": PORTS},
+        ],
     },
     "v1 Service": {
         "type": ANY,
@@ -267,6 +285,84 @@ def test_the_pod_has_no_right_that_it_does_not_need(sets, name):
     assert context["allowPrivilegeEscalation"] is False
     assert context["capabilities"] == {"drop": ["ALL"]}
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod_of(sets[name])["automountServiceAccountToken"] is False
+    [namespace] = all_of("v1 Namespace", sets[name])
+    assert namespace["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_gateway_and_knative_get_in_and_nobody_else(sets, name):
+    """Not to the function's own port: past queue-proxy's there is no way, and none is asked for by address."""
+    policies = {
+        each["metadata"]["name"]: each["spec"] for each in all_of("networking.k8s.io/v1 NetworkPolicy", sets[name])
+    }
+    spec = policies.pop("kube-audit-function")
+    gateway = {"contour": "contour-external", "istio": "istio-system"}.get(name, "kourier-system")
+    reviews, counts, metrics = (namespaces_and_ports(rule["from"], rule) for rule in spec["ingress"])
+    assert reviews == ({gateway, "knative-serving"}, QUEUE_PORTS)
+    assert counts == ({"knative-serving"}, [9090])
+    assert metrics == ({"monitoring"}, [55555])
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert "egress" not in spec
+    sink = {"google-cloud-logging": "google-cloud-logging", "cloudevents": "eventing", "": ""}[
+        environment_of(pod_of(sets[name]))["AUDIT_FORWARD_TO"]
+    ]
+    assert list(policies) == ([f"kube-audit-function-{sink}"] if sink else [])
+    for out in policies.values():
+        assert out["policyTypes"] == ["Egress"]
+        assert out["podSelector"] == spec["podSelector"]
+
+
+def namespaces_and_ports(peers, rule):
+    named = [peer["namespaceSelector"]["matchLabels"] for peer in peers]
+    return {labels["kubernetes.io/metadata.name"] for labels in named}, [port["port"] for port in rule["ports"]]
+
+
+def test_a_broker_and_google_are_reached_by_name(sets):
+    """DNS always; the Broker's ingress in its namespace, Google's API and the node's metadata server anywhere."""
+    rules = {}
+    for name, component in (("eventing", "eventing"), ("logging", "google-cloud-logging")):
+        [spec] = [
+            each["spec"]
+            for each in all_of("networking.k8s.io/v1 NetworkPolicy", sets[name])
+            if each["metadata"]["name"] == f"kube-audit-function-{component}"
+        ]
+        rules[name] = spec["egress"]
+        assert {(port["protocol"], port["port"]) for port in spec["egress"][0]["ports"]} >= {("UDP", 53), ("TCP", 53)}
+    assert namespaces_and_ports(rules["eventing"][1]["to"], rules["eventing"][1]) == (
+        {"knative-eventing"},
+        [8080, 8443],
+    )
+    assert 443 in [port["port"] for port in rules["logging"][0]["ports"]]
+    addresses = [rule["to"][0]["ipBlock"]["cidr"] for rule in rules["logging"][1:]]
+    assert addresses == ["169.254.169.252/32", "169.254.169.254/32"]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_one_pod_at_a_time_is_evicted(sets, name):
+    """By the label that Knative gives to a ksvc's pods; a ksvc cannot spread them without a feature."""
+    [budget] = all_of("policy/v1 PodDisruptionBudget", sets[name])
+    assert budget["spec"]["maxUnavailable"] == 1
+    [service] = all_of("serving.knative.dev/v1 Service", sets[name])
+    selected = {"serving.knative.dev/service": service["metadata"]["name"]}
+    assert budget["spec"]["selector"] == {"matchLabels": selected}
+    for each in all_of("networking.k8s.io/v1 NetworkPolicy", sets[name]):
+        assert each["spec"]["podSelector"] == {"matchLabels": selected}
+        assert each["metadata"]["namespace"] == service["metadata"]["namespace"]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_queue_proxy_bounds_nothing(sets, name):
+    """Whatever an administrator's default is: with a bound it answers 503 to whom it lets wait no longer."""
+    assert pod_of(sets[name])["containerConcurrency"] == 0
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_certificates_secret_has_the_label_by_which_knative_may_look_for_it(sets, name):
+    for certificate in all_of("cert-manager.io/v1 Certificate", sets[name]):
+        if certificate["spec"]["secretName"] == "kube-audit-function-tls":
+            labels = certificate["spec"]["secretTemplate"]["labels"]
+            assert labels.keys() == {"networking.internal.knative.dev/certificate-uid"}
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -337,6 +433,25 @@ def test_the_policy_and_the_redaction_are_the_examples():
     assert (KNATIVE / "base" / "redaction.yaml").read_bytes() == (
         examples / "redaction" / "workloads.yaml"
     ).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["in-cluster", "central-certificate"])
+def test_the_documents_remove_all_that_a_set_makes_and_the_domain_before_its_certificate(sets, name):
+    """net-kourier's controller exits when the Secret of a domain is gone. The namespace takes the rest."""
+    text = (running.ROOT / "docs" / "knative.md").read_text().split("## Removing it")[1].split("## ")[0]
+    removed = re.findall(r"delete (\w+)", text)
+    order = [
+        "validatingwebhookconfiguration",
+        "domainmapping",
+        "clusterdomainclaim",
+        "certificate",
+        "secret",
+        "namespace",
+    ]
+    assert [kind for kind in removed if kind in order] == order
+    for document in sets[name]:
+        inside = document["metadata"].get("namespace") == "kube-audit-function"
+        assert inside or document["kind"].lower() in removed
 
 
 # -- deploy/render ------------------------------------------------------------------------------------------------

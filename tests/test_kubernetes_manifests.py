@@ -105,7 +105,7 @@ KINDS = {
         "spec": {
             "podSelector": SELECTOR,
             "policyTypes": True,
-            "ingress": [{"from": [{"namespaceSelector": SELECTOR}], "ports": PORTS}],
+            "ingress": [{"from": [{"namespaceSelector": SELECTOR, "ipBlock": {"cidr": True}}], "ports": PORTS}],
             "egress": [{"ports": PORTS}],
         }
     },
@@ -225,7 +225,7 @@ def kubernetes_bytes(quantity):
 MANIFESTS = [
     file for file in sorted(DEPLOY.glob("**/*.yaml")) if file.name not in ("kustomization.yaml", "policy.yaml")
 ]
-MANIFESTS.append(running.ROOT / "openfaas" / "ingress.yaml")
+MANIFESTS += [running.ROOT / "openfaas" / name for name in ("ingress.yaml", "network-policy.yaml")]
 
 
 @pytest.mark.parametrize("file", MANIFESTS, ids=lambda file: f"{file.parent.name}/{file.name}")
@@ -364,7 +364,7 @@ def test_the_kustomization_builds_with_every_component(tmp_path):
     shutil.copytree(DEPLOY, tmp_path / "kubernetes")
     (tmp_path / "mine").mkdir()
     components = sorted(file.parent.name for file in DEPLOY.glob("*/kustomization.yaml"))
-    assert components == ["cert-manager", "forwarding", "policy"]
+    assert components == ["cert-manager", "control-plane", "forwarding", "policy"]
     mine = {
         "resources": ["../kubernetes"],
         "components": [f"../kubernetes/{name}" for name in components],
@@ -386,6 +386,31 @@ def test_the_kustomization_builds_with_every_component(tmp_path):
     assert all("namespace" in document["metadata"] for document in whole if document["kind"] == "ConfigMap")
     (webhook,) = [document for document in whole if document["kind"] == "ValidatingWebhookConfiguration"]
     assert webhook["metadata"]["annotations"] == {"cert-manager.io/inject-ca-from": f"{NAME}/{NAME}-tls"}
+    (reviews,) = [
+        rule
+        for document in whole
+        if document["kind"] == "NetworkPolicy"
+        for rule in document["spec"].get("ingress", [])
+        if rule["ports"][0]["port"] == 8443
+    ]
+    assert reviews["from"] == [{"ipBlock": {"cidr": "${CONTROL_PLANE_CIDR}"}}]  # deploy/render fills it in
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
+@pytest.mark.parametrize("cidr", ["172.16.0.0/28", "fd00:1::/64", "172.16.0.0", "anywhere"])
+def test_reviews_come_from_the_control_planes_addresses_where_they_are_named(cidr):
+    command = ("deploy/render", "kubernetes", "--image", "i", "--with", "control-plane", "--control-plane-cidr", cidr)
+    done = subprocess.run(
+        [sys.executable, *command], cwd=running.ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    if "/" not in cidr:
+        assert (done.returncode, "--control-plane-cidr" in done.stderr) == (2, True)
+        return
+    (policy,) = [one for one in yaml.safe_load_all(done.stdout) if one["kind"] == "NetworkPolicy"]
+    assert policy["spec"]["ingress"][0] == {
+        "from": [{"ipBlock": {"cidr": cidr}}],
+        "ports": [{"protocol": "TCP", "port": 8443}],
+    }
 
 
 def build(folder):
@@ -409,6 +434,32 @@ def test_the_openfaas_stack_has_known_keys_and_settings_that_load(tmp_path):
         (secrets / name).write_text("0123456789abcdef0123456789abcdef")
     assert loaded(function["environment"], secrets)
     assert clusters.load(str(secrets))
+
+
+def test_openfaas_community_edition_takes_the_stack():
+    """Its own rules, read in faas-netes: at most five replicas; a pod that ends has 30 s, with nothing to set."""
+    function = yaml.safe_load((running.ROOT / "openfaas" / "stack.yaml").read_text())["functions"][NAME]
+    assert (
+        2 <= int(function["labels"]["com.openfaas.scale.min"]) <= int(function["labels"]["com.openfaas.scale.max"]) <= 5
+    )
+    webhook_seconds = the("ValidatingWebhookConfiguration")["webhooks"][0]["timeoutSeconds"]
+    assert float(function["environment"]["AUDIT_DRAIN_SECONDS"]) + webhook_seconds + 5 < 30
+
+
+def test_openfaas_is_reached_past_the_gateway_which_logs_tokens():
+    """From the ingress to the function's own Service, on the path that a cluster's webhook calls."""
+    (ingress,) = documents(running.ROOT / "openfaas" / "ingress.yaml")
+    (path,) = ingress["spec"]["rules"][0]["http"]["paths"]
+    assert ingress["metadata"]["namespace"] == "openfaas-fn"
+    assert path["backend"]["service"] == {"name": NAME, "port": {"number": 8080}}
+    assert path["path"] == "/log-request/"
+    (policy,) = documents(running.ROOT / "openfaas" / "network-policy.yaml")
+    reviews, metrics = policy["spec"]["ingress"]
+    environ = yaml.safe_load((running.ROOT / "openfaas" / "stack.yaml").read_text())["functions"][NAME]["environment"]
+    ports = [str(rule["ports"][0]["port"]) for rule in (reviews, metrics)]
+    assert ports == [environ["PORT"], environ["AUDIT_METRICS_PORT"]]
+    assert "openfaas" not in str(reviews["from"])
+    assert "egress" not in policy["spec"]
 
 
 def test_func_yaml_has_known_keys_and_settings_that_load(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,16 +10,20 @@ from ..configuration import parsers
 from ..configuration.settings import SIZE_HINT, Mistake, Setting, SinkSettings, Values
 from .sink import BatchBounds, Sink
 
-__all__ = ["URL_HINT", "BatchMaxima", "SinkKind", "batch_bounds", "batch_settings", "missing"]
+__all__ = ["URL_HINT", "BatchMaxima", "SinkKind", "batch_bounds", "batch_settings", "missing", "not_installed"]
 
 URL_HINT = "write it as https://host:port/path, without credentials"
 
 
 class SinkKind(NamedTuple):
-    """A kind of backend. ``make`` takes what ``settings.read`` returned, and opens nothing. It raises `SinkError`."""
+    """A kind of backend. ``make`` takes what ``settings.read`` returned, and opens nothing. It raises `SinkError`.
+
+    ``modules`` are those of other people that it imports: the extra of pyproject.toml with the sink's name brings them.
+    """
 
     settings: SinkSettings
     make: Callable[[Any], Sink]
+    modules: tuple[str, ...] = ()
 
 
 class BatchMaxima(NamedTuple):
@@ -55,3 +60,19 @@ def batch_bounds(prefix: str, values: Values) -> BatchBounds:
 def missing(sink: str, name: str) -> Mistake:
     """Return the mistake of a sink that is wanted, and whose setting ``name`` is not there."""
     return Mistake(name, "", f"not set, and {sink} needs it", f"set {name}, or leave {sink} out")
+
+
+def not_installed(sink: str, modules: tuple[str, ...]) -> list[Mistake]:
+    """Return the mistake of a sink whose ``modules`` are not all installed. Imports none of them."""
+    absent = [module for module in modules if not _is_installed(module)]
+    if not absent:
+        return []
+    hint = f"pip install '.[{sink}]' in the clone; the image and requirements.txt have it"
+    return [Mistake("AUDIT_FORWARD_TO", sink, f"needs what is not installed ({', '.join(absent)})", hint)]
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nor is the package that it would be in
+        return False

@@ -7,11 +7,17 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import functions_framework.aio
-import gunicorn.config
-from starlette.requests import Request
-from uvicorn.server import ServerState
-from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # it has no types
+try:
+    import functions_framework.aio
+    import gunicorn.config
+    from starlette.requests import Request
+    from uvicorn.server import ServerState
+    from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # it has no types
+except ModuleNotFoundError as absent:
+    raise SystemExit(
+        f"kube-audit-function: this host needs functions-framework 3.10 or later; {absent.name} is not installed "
+        "(hint: pip install '.[functions-framework]' in the clone; the image and requirements.txt have it)"
+    ) from None
 
 from .listener import Connections
 from .protocol import Connection

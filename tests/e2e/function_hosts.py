@@ -1,4 +1,4 @@
-"""The function as users run it: functions-framework behind a TLS proxy, `python -m function serve` with its own."""
+"""The function as users run it: functions-framework and func's middleware behind a TLS proxy, `serve` with its own."""
 
 from __future__ import annotations
 
@@ -131,6 +131,12 @@ def host(name: str, directory: Path, authority: Authority, **settings: str) -> I
     if name == "functions-framework":
         with functions_framework(directory, authority, **settings) as endpoint:
             yield endpoint
+    elif name == "knative-func":
+        with knative_func(directory, **settings) as server:
+            pair = authority.issue(f"proxy-{directory.name}")
+            with proxy(directory / "nginx", [server.port], pair) as port:
+                url = f"https://127.0.0.1:{port}/log-request"
+                yield Endpoint(url, server.journal, (server.program.log, directory / "nginx" / "log"))
     else:
         with serve(directory, pair=authority.issue(directory.name), **settings) as server:
             yield server.endpoint
@@ -157,6 +163,41 @@ def functions_framework(directory: Path, authority: Authority, **settings: str) 
             yield Endpoint(f"https://127.0.0.1:{proxy_port}/log-request", journal, (log, directory / "nginx" / "log"))
 
 
+@dataclass(frozen=True)
+class Func:
+    """The function in Knative func's middleware, with plain HTTP on ``port``."""
+
+    program: Program
+    port: int
+    journal: Path
+
+
+@contextlib.contextmanager
+def knative_func(directory: Path, **settings: str) -> Iterator[Func]:
+    """Run what func's host builder builds as its image starts it."""
+    port = free_ports(1)[0]
+    journal = directory / "journal"
+    program = start_func(directory, port, AUDIT_JOURNAL_DIR=str(journal), **settings)
+    with stopping(program):
+        program.wait_until(lambda: is_ready(port, tls=False, path="/health/readiness"), seconds=30)
+        yield Func(program, port, journal)
+
+
+def start_func(directory: Path, port: int, **settings: str) -> Program:
+    """Start it, ready or not."""
+    built = Path(os.environ["E2E_FUNC"])
+    environ = {
+        "PATH": os.environ["PATH"],
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(built / "lib"),
+        "LISTEN_ADDRESS": f"[::]:{port}",
+        "AUDIT_METRICS_PORT": "0",
+        **settings,
+    }
+    command = [sys.executable, "-S", built / "service" / "main.py"]  # the image has these packages and no others
+    return Program("knative-func", command, log=directory / "function.log", env=environ, cwd=built)
+
+
 @contextlib.contextmanager
 def proxy(directory: Path, upstream_ports: Sequence[int], pair: Pair) -> Iterator[int]:
     """Run the TLS proxy before some instances; yield its port."""
@@ -177,7 +218,7 @@ def proxy(directory: Path, upstream_ports: Sequence[int], pair: Pair) -> Iterato
         yield port
 
 
-def is_ready(port: int, *, tls: bool) -> bool:
+def is_ready(port: int, *, tls: bool, path: str = "/readyz") -> bool:
     """Return whether an instance, or the proxy before it, answers that it is ready."""
     context = ssl._create_unverified_context()
     connection = (
@@ -186,7 +227,7 @@ def is_ready(port: int, *, tls: bool) -> bool:
         else HTTPConnection("127.0.0.1", port, timeout=2)
     )
     with contextlib.closing(connection):
-        connection.request("GET", "/readyz")
+        connection.request("GET", path)
         return connection.getresponse().status == 200
 
 

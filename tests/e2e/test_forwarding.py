@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -116,21 +117,62 @@ def test_the_api_machinery_decodes_every_event_list_strictly(
     report.rows(SECTION, HEADER, ["k8s.io/apiserver, strict", "event", len(lines), len(accepted), len(refused)])
 
 
+@pytest.mark.parametrize("library", ["1", "2"])
 @pytest.mark.parametrize("record_format", FORMATS)
 def test_the_cloudevents_sdk_for_go_validates_every_event(
-    record_format: str, review_bodies: list[bytes], tmp_path: Path, report: Report
+    record_format: str, library: str, review_bodies: list[bytes], tmp_path: Path, report: Report
 ) -> None:
+    """Made with either major version of the library; its server takes 20 KiB of headers, and a name has 300 KB."""
     lines = records_of(review_bodies, record_format)
+    lines.append(lines[0].replace(b'"name":"', b'"name":"%b' % (b"x" * 300_000), 1))
+    assert len(lines[-1]) > 300_000
     log = tmp_path / "receiver.log"
     write_journal(tmp_path / "journal", lines)
+    more = {"AUDIT_FORMAT": record_format, "PYTHONPATH": built(f"E2E_CLOUDEVENTS_{library}")}
     with receiver("cloudevents", log) as url:
         assert status_of(url, b"{}", {"ce-specversion": "1.0", "ce-id": "1", "ce-type": "no.source"}) == 400
         assert len(said(log, "refused")) == 1
-        assert forward(tmp_path / "journal", "cloudevents", url, AUDIT_FORMAT=record_format) == (len(lines), 0)
+        assert status_of(url, b"{}", {"ce-subject": "x" * 30_000}) == 431
+        assert forward(tmp_path / "journal", "cloudevents", url, **more) == (len(lines), 0)
     accepted, refused = said(log, "accepted"), said(log, "refused")[1:]
     assert refused == []
     assert accepted == [record.read(line).id for line in lines]  # in the journal's order
-    report.rows(SECTION, HEADER, ["CloudEvents SDK for Go", record_format, len(lines), len(accepted), len(refused)])
+    about = f"CloudEvents SDK for Go, made with {version_of(more['PYTHONPATH'])}"
+    report.rows(SECTION, HEADER, [about, record_format, len(lines), len(accepted), len(refused)])
+
+
+def version_of(folder: str) -> str:
+    """Return which version of the library Python imports with this folder on its path: the one in it."""
+    code = "import importlib.metadata as md; d = md.distribution('cloudevents'); print(d.locate_file(''), d.version)"
+    place, version = running.run([sys.executable, "-c", code], {"PYTHONPATH": folder})[1].split()
+    assert Path(place) == Path(folder)
+    return version
+
+
+def test_both_versions_of_the_library_make_the_same_headers_and_body(review_bodies: list[bytes]) -> None:
+    """What differs between two runs differs for a reader."""
+    code = (
+        "import sys, json; sys.path[:0] = ['.']\n"
+        "from function.forwarding.sinks import make_sinks\n"
+        "from function.record.reading import read\n"
+        "from function.startup import load\n"
+        "(sink,) = make_sinks(load({'AUDIT_FORWARD_TO': 'cloudevents', 'K_SINK': 'http://x'}).forwarding)\n"
+        "for line in sys.stdin.buffer.read().splitlines():\n"
+        "    headers, body = sink.encode(read(line)).data\n"
+        "    print(json.dumps([sorted(headers.items()), len(body), hash(body) == hash(line)]))"
+    )
+    lines = b"".join(records_of(review_bodies, "review"))
+    made = []
+    for library in ("1", "2"):
+        environ = running.clean_environment() | {"PYTHONPATH": built(f"E2E_CLOUDEVENTS_{library}")}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=TREE, env=environ, input=lines, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        made.append(done.stdout.splitlines())
+    assert made[0] == made[1]
+    assert len(made[0]) == len(review_bodies)
+    assert all(json.loads(line)[2] for line in made[0])
 
 
 # -- Cloud Logging --------------------------------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ SETS = {
     "in-cluster-eventing": (*IN_CLUSTER, "--with", "eventing"),
     "central": (*CENTRAL, "--with", "certificate", "--issuer", "letsencrypt"),
     "kubernetes": ("kubernetes", *IMAGE, "--with", "cert-manager", "--with", "policy", "--with", "forwarding"),
+    "kubernetes-closed": ("kubernetes", *IMAGE, "--with", "control-plane", "--control-plane-cidr", "172.16.0.0/28"),
     "observability": ("observability",),
     **{
         f"kubernetes-{name}": ("kubernetes", *IMAGE, "--with", "cert-manager", "--with", "policy", "--with", name)
@@ -36,6 +39,9 @@ SETS = {
 }
 # Their definitions are in modules that tests/e2e/run does not fetch; tests/test_knative_manifests.py has their fields.
 NOT_KNOWN_HERE = {"ClusterDomainClaim", "Broker", "SinkBinding"}
+# What Knative Serving's own webhook judges; a claim needs the features that docs/knative.md has put on.
+SERVING = {"serving.knative.dev/v1", "serving.knative.dev/v1beta1", "networking.internal.knative.dev/v1alpha1"}
+CLAIM_FEATURES = ("kubernetes.podspec-persistent-volume-claim", "kubernetes.podspec-persistent-volume-write")
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +93,55 @@ def test_a_field_that_does_not_exist_is_refused(server: ControlPlane) -> None:
     done = _dry_run(server, documents)
     assert done.returncode != 0
     assert "timeoutSecond" in done.stderr
+
+
+@pytest.mark.parametrize("name", [name for name, arguments in SETS.items() if "knative" in arguments])
+def test_servings_own_validation_accepts_the_ksvc_and_its_domain(name: str, report: Report) -> None:
+    """Beyond the schema: ports, reserved variables, volumes, fields that need a feature, names of domains."""
+    documents = [each for each in _rendered(*SETS[name]) if each["apiVersion"] in SERVING]
+    features = CLAIM_FEATURES if "persistent-volume" in SETS[name] else ()
+    assert len(documents) == 3
+    assert _judged_by_serving(documents, features) == [""] * 3
+    report.say("Manifests", f"- {name}: {len(documents)} documents pass Knative Serving's validation (v0.42.2).")
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "words"),
+    [
+        ("automountServiceAccountToken", True, "automountServiceAccountToken"),
+        ("terminationGracePeriodSeconds", 60, "terminationGracePeriodSeconds"),
+        ("topologySpreadConstraints", [{"maxSkew": 1}], "topologySpreadConstraints"),
+        ("timeoutSeconds", 601, "timeoutSeconds"),
+    ],
+)
+def test_serving_refuses_what_it_does_not_let_into_a_ksvc(where: str, value: object, words: str) -> None:
+    documents = [each for each in _rendered(*IN_CLUSTER) if each["apiVersion"] == "serving.knative.dev/v1"]
+    documents[0]["spec"]["template"]["spec"][where] = value
+    (said,) = _judged_by_serving(documents, ())
+    assert words in said
+
+
+def test_serving_refuses_a_claim_without_its_features() -> None:
+    """So docs/knative.md has them put on first."""
+    rendered = _rendered(*SETS["in-cluster-volume-logging"])
+    (said,) = _judged_by_serving([each for each in rendered if each["apiVersion"] == "serving.knative.dev/v1"], ())
+    assert "persistentVolumeClaim" in said
+
+
+def _judged_by_serving(documents: list[dict[str, Any]], features: Sequence[str]) -> list[str]:
+    """Return what Serving's webhook would say to each, empty where it accepts."""
+    if "E2E_KNATIVE" not in os.environ:
+        pytest.skip("Knative Serving's validation could not be built")
+    done = subprocess.run(
+        [Path(os.environ["E2E_KNATIVE"]) / "validate", *(f"-allow={feature}" for feature in features)],
+        input="".join(json.dumps(document) + "\n" for document in documents),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    _well(done)
+    return done.stdout.splitlines()
 
 
 def _rendered(*arguments: str) -> list[dict[str, Any]]:

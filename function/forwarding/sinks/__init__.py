@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 import importlib
 
-from ...configuration.settings import ForwardingSettings, SinkSettings, SinkTable
+from ...configuration.settings import ForwardingSettings, Mistake, SinkSettings, SinkTable, Values
 from ..sink import Sink
-from ..sink_kind import SinkKind
+from ..sink_kind import SinkKind, not_installed
 
 __all__ = ["SINKS", "make_sinks"]
 
@@ -34,7 +34,12 @@ def _kind(name: str) -> SinkKind:
 
 
 def _settings(name: str) -> SinkSettings:
-    return _kind(name).settings
+    kind = _kind(name)
+
+    def mistakes(values: Values, wanted: bool) -> list[Mistake]:
+        return (not_installed(name, kind.modules) if wanted else []) + kind.settings.mistakes(values, wanted)
+
+    return kind.settings._replace(mistakes=mistakes)
 
 
 SINKS: SinkTable = {name: functools.partial(_settings, name) for name in _MODULES}

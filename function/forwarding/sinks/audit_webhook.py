@@ -86,4 +86,4 @@ class AuditWebhookSink:
         self._poster.close()
 
 
-KIND = SinkKind(SinkSettings(_SETTINGS, _read, _mistakes), AuditWebhookSink)
+KIND = SinkKind(SinkSettings(_SETTINGS, _read, _mistakes), AuditWebhookSink, ("urllib3",))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import msgspec
 
@@ -85,10 +86,7 @@ class CloudEventsSink:
     name = "cloudevents"
 
     def __init__(self, settings: CloudEventsSettings) -> None:
-        from cloudevents.conversion import to_binary  # noqa: PLC0415 - whoever only reads settings sends nothing
-        from cloudevents.http import CloudEvent  # noqa: PLC0415 - as above
-
-        self._event, self._to_binary = CloudEvent, to_binary
+        self._event, self._to_binary = _library()
         self.bounds = settings.bounds
         self.target = urlsplit(settings.url).netloc
         self._overrides = _extensions(settings.overrides)
@@ -102,14 +100,14 @@ class CloudEventsSink:
         """Return headers and body. Raises `TooLarge`."""
         if len(record.line) > self.bounds.record_bytes_max:
             raise TooLarge
-        path = record.object.path()
+        path = _attribute(record.object.path())
         attributes = {
             "id": record.id,
-            "source": f"/clusters/{record.cluster}" if record.cluster else "/kube-audit-function",
+            "source": _attribute(f"/clusters/{record.cluster}") if record.cluster else "/kube-audit-function",
             "type": TYPE_EVENT if record.is_event else TYPE_REVIEW,
-            "subject": _ascii(path),
+            "subject": path,
             "datacontenttype": "application/json",
-            "partitionkey": _ascii(path),
+            "partitionkey": path,
             "time": record.received,
             **self._overrides,
         }
@@ -158,9 +156,40 @@ def _extensions(overrides: str) -> dict[str, str]:
     return {name: str(value) for name, value in (document.get("extensions") or {}).items()}
 
 
+# An attribute is a header, and servers answer 431 for headers of more than 8 or 16 KiB in all. The longest name of an
+# object that is a DNS name fits, with its namespace, resource and group.
+ATTRIBUTE_CHARACTERS_MAX = 1024
+_DIGEST_CHARACTERS = 16
+
+
+def _attribute(text: str) -> str:
+    """Return the text as a header can have it: percent-encoded, and where it is too long cut, with a digest of all."""
+    encoded = _ascii(text)
+    if len(encoded) <= ATTRIBUTE_CHARACTERS_MAX:
+        return encoded
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
+    head = encoded[: ATTRIBUTE_CHARACTERS_MAX - _DIGEST_CHARACTERS - 1]
+    head = head[: head.rindex("%")] if "%" in head[-2:] else head  # no half of an escape, nor of a character
+    # A text that is not cut has no "#": it is percent-encoded.
+    return f"{_ascii(unquote_to_bytes(head).decode(errors='ignore'))}#{digest}"
+
+
 def _ascii(text: str) -> str:
     """Percent-encode what the HTTP binding does not let into a header."""
-    return quote(text, safe="/:@!$&'()*+,;=-._~ ")
+    return quote(text, safe="/:@!$&'()*+,;=-._~ ", errors="replace")
 
 
-KIND = SinkKind(SinkSettings(_SETTINGS, _read, _mistakes), CloudEventsSink)
+def _library() -> tuple[Any, Any]:
+    """Return the class of events, and what makes headers and body of one: of version 2 of the library, or of 1."""
+    # Imported here: whoever only reads settings sends nothing. Version 2's new interface reads times into datetime,
+    # which has no nanoseconds; its old one does not.
+    try:
+        from cloudevents.v1.conversion import to_binary  # noqa: PLC0415
+        from cloudevents.v1.http import CloudEvent  # noqa: PLC0415
+    except ModuleNotFoundError:
+        from cloudevents.conversion import to_binary  # noqa: PLC0415
+        from cloudevents.http import CloudEvent  # noqa: PLC0415
+    return CloudEvent, to_binary
+
+
+KIND = SinkKind(SinkSettings(_SETTINGS, _read, _mistakes), CloudEventsSink, ("cloudevents", "urllib3"))

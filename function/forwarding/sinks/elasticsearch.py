@@ -194,4 +194,4 @@ def _outcome(item: _Item) -> Outcome:
     return Rejected(f"HTTP {item.status} {kind}: {reason or ''}")
 
 
-KIND = SinkKind(SinkSettings(_SETTINGS, _read, _mistakes), ElasticsearchSink)
+KIND = SinkKind(SinkSettings(_SETTINGS, _read, _mistakes), ElasticsearchSink, ("urllib3",))

@@ -62,4 +62,4 @@ def _make(settings: GoogleCloudLoggingSettings) -> Sink:
     return GoogleCloudLoggingSink(settings)
 
 
-KIND = SinkKind(SinkSettings(_SETTINGS, _read, _mistakes), _make)
+KIND = SinkKind(SinkSettings(_SETTINGS, _read, _mistakes), _make, ("google.cloud.logging_v2",))
