@@ -1,9 +1,10 @@
 """What forwarding costs: records/s and CPU of the forwarder's own process, for each sink, on one core.
 
-    python bench/forward.py [--records 30000] [--sinks elasticsearch,audit-webhook] [--json FILE]
+    python bench/forward.py [--records 30000] [--sinks elasticsearch,audit-webhook] [--failing 0.01,0.2] [--json FILE]
 
 A journal of recorded reviews is forwarded by `python -m function forward --once` to a receiver that reads each
-request and answers at once, in a process of its own on the other core.
+request and answers at once, in a process of its own on the other core. With --failing each sink is measured again for
+each share, while that share of the answers, drawn at random, is 503 (UNAVAILABLE): what counts is the ratio.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -52,42 +56,67 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=30_000)
     parser.add_argument("--sinks", default=",".join(SINKS))
+    parser.add_argument("--failing", default="", help="shares of the answers that fail, such as 0.01,0.2")
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", default="")
     options = parser.parse_args()
-    rows = {sink: measure(sink, options.records) for sink in options.sinks.split(",")}
+    shares = [float(share) for share in options.failing.split(",") if share]
+    rows = {sink: measure(sink, options.records, shares, options.rounds) for sink in options.sinks.split(",")}
     print(f"{'sink':22} {'records/s':>10} {'CPU µs/record':>14} {'peak RSS MiB':>13} {'bytes/record':>13}")
     for sink, row in rows.items():
         print(f"{sink:22} {row['per_second']:10.0f} {row['cpu_us']:14.0f} {row['rss_mib']:13.0f} {row['bytes']:13.0f}")
+    if shares:
+        print(f"\n{'sink':22} {'failing':>10} {'records/s':>14} {'of the rate without':>20}")
+    for sink, row in rows.items():
+        for share in shares:
+            rate = row["failing"][share]
+            print(f"{sink:22} {share:10.0%} {rate:14.0f} {rate / row['per_second']:20.0%}")
     if options.json:
         with open(options.json, "w") as file:
             json.dump(rows, file, indent=2)
     return 0
 
 
-def measure(sink: str, records: int) -> dict[str, Any]:
-    """Forward ``records`` to ``sink`` once, and return what it took, the start of the process left out."""
+def measure(sink: str, records: int, shares: list[float], rounds: int) -> dict[str, Any]:
+    """Forward ``records`` to ``sink``, once for each of ``shares`` too; return what it took, starts left out."""
     with tempfile.TemporaryDirectory() as journal:
         size = write_journal(journal, records, is_event=sink == "audit-webhook")
-        listening = multiprocessing.get_context("spawn").Queue()
-        receiver = multiprocessing.get_context("spawn").Process(
-            target=forward_receivers.run, args=(sink, listening), daemon=True
-        )
-        receiver.start()
-        environ = environment(sink, journal, listening.get(timeout=20))
-        try:
-            idle = forward(environ | {"AUDIT_JOURNAL_DIR": os.path.join(journal, "empty")})
-            full = forward(environ)
-        finally:
-            receiver.terminate()
-            receiver.join()
+        found = [{share: runs(sink, journal, records, share) for share in (0.0, *shares)} for _ in range(rounds)]
+
+    def median(value: Callable[[dict[str, Any], dict[str, Any]], float], share: float = 0.0) -> float:
+        return statistics.median(value(*by_share[share]) for by_share in found)
+
+    return {
+        "per_second": records / median(seconds),
+        "cpu_us": median(lambda idle, full: full["cpu"] - idle["cpu"]) / records * 1e6,
+        "rss_mib": median(lambda _, full: full["rss_mib"]),
+        "bytes": size / records,
+        "failing": {share: records / median(seconds, share) for share in shares},
+    }
+
+
+def seconds(idle: dict[str, Any], full: dict[str, Any]) -> float:
+    """Return how long forwarding took, without the start of the process."""
+    return float(full["seconds"] - idle["seconds"])
+
+
+def runs(sink: str, journal: str, records: int, share: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Forward an empty journal, then ``journal``, to a receiver that fails ``share`` of its answers."""
+    context = multiprocessing.get_context("spawn")
+    listening = context.Queue()
+    receiver = context.Process(target=forward_receivers.run, args=(sink, listening, share), daemon=True)
+    receiver.start()
+    environ = environment(sink, journal, listening.get(timeout=20))
+    try:
+        idle = forward(environ | {"AUDIT_JOURNAL_DIR": os.path.join(journal, "empty")})
+        full = forward(environ)
+    finally:
+        receiver.terminate()
+        receiver.join()
     if f" {records} forwarded" not in full["said"]:
         raise SystemExit(f"{sink}: not all was forwarded: {full['said']}")
-    return {
-        "per_second": records / (full["seconds"] - idle["seconds"]),
-        "cpu_us": (full["cpu"] - idle["cpu"]) / records * 1e6,
-        "rss_mib": full["rss_mib"],
-        "bytes": size / records,
-    }
+    shutil.rmtree(os.path.join(journal, "forwarding"))  # the next run starts from the beginning
+    return idle, full
 
 
 def forward(environ: dict[str, str]) -> dict[str, Any]:

@@ -26,6 +26,8 @@ REFUSAL_REASONS: Final = (
     "body_timeout", "cluster", "content_type", "deadline", "disconnected", "duplicate", "fields", "head", "headers",
     "http", "internal", "journal", "json", "kind", "method", "overloaded", "path", "share", "too_large", "uid", "utf8",
 )  # fmt: skip
+# Why a record was set aside instead of forwarded (forwarding.delivery has the same).
+REJECTED_REASONS: Final = ("failing", "refused", "too_large", "unreadable")
 _PREFIX: Final = "kube_audit_function_"
 _REQUEST_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _SYNC_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 10)
@@ -129,9 +131,11 @@ class Metrics:
         self._forward = {
             "forwarded": self._counter("forwarded_records_total", "Records that the sink has confirmed", "sink"),
             "retried": self._counter("forward_retried_records_total", "Records that had to be sent again", "sink"),
-            "rejected": self._counter("forward_rejected_records_total", "Records the sink refused for good", "sink"),
             "truncated": self._counter("forward_truncated_records_total", "Records sent without objects", "sink"),
         }
+        self._rejected = self._counter(
+            "forward_rejected_records_total", "Records that were set aside, by reason", "sink", "reason"
+        )
         self._forward_state = {
             "lag_records": self._gauge(
                 "forward_lag_records", "Records that the sink has neither confirmed nor rejected", "sink"
@@ -225,6 +229,8 @@ class Metrics:
         for sink in sinks:
             for family in (*self._forward.values(), *self._forward_state.values()):
                 family.labels(sink=sink)
+            for reason in REJECTED_REASONS:
+                self._rejected.labels(sink=sink, reason=reason)
 
     def forwarder_status(self, status: Mapping[str, Mapping[str, float]]) -> None:
         """Show what each sink has done since its process started, and what is left."""
@@ -232,6 +238,9 @@ class Metrics:
             before = self._forward_before.get(sink, {})
             for name, counter in self._forward.items():
                 counter.labels(sink=sink).inc(max(0, now[name] - before.get(name, 0)))
+            for reason in REJECTED_REASONS:
+                added = now.get(f"rejected_{reason}", 0) - before.get(f"rejected_{reason}", 0)
+                self._rejected.labels(sink=sink, reason=reason).inc(max(0, added))
             self._lost.labels(reason="rejected").inc(max(0, now["lost"] - before.get("lost", 0)))
             for name, gauge in self._forward_state.items():
                 if name != "last_success" or now[name]:  # a process that has only started knows of none

@@ -108,6 +108,9 @@ class HttpBackend:
         self.fault = Faults(rate, faults, seed, slot_seconds)
         self.down = False
         self.answer = None  # (status, headers, body) for every request
+        self.poison = None  # what makes a request fail that holds it: bytes of the body
+        self.poison_fault = "status"  # or "reset"
+        self.poison_status = 500
         self.received = []
         self.requests = 0
         self.headers = []
@@ -153,6 +156,14 @@ class HttpBackend:
                 self.failed[fault] += 1
             if self.answer:
                 return self.respond(request, *self.answer)
+            if self.poison and self.poison in body:
+                self.failed["poison"] += 1
+                self.choke(request, body)
+                return (
+                    self.reset(request)
+                    if self.poison_fault == "reset"
+                    else self.respond(request, self.poison_status, {}, b"oh")
+                )
             if fault == "reset":
                 return self.reset(request)
             if fault == "status":
@@ -166,6 +177,9 @@ class HttpBackend:
     def accept(self, request, body, *, partial):
         """Take the records of a request; return status and body of the answer."""
         raise NotImplementedError
+
+    def choke(self, request, body):
+        """Come upon the poison in a body: what is before it may be taken already."""
 
     def respond(self, request, status, headers, body):
         with contextlib.suppress(OSError):
@@ -222,6 +236,8 @@ class Elasticsearch(HttpBackend):
         self.template = None
 
     def accept(self, request, body, *, partial):
+        if not body and request.command == "POST":
+            return 200, b""
         if request.command == "GET":
             return 200, b'{"version":{"number":"9.0.0","distribution":"none"}}'
         if request.command == "PUT":
@@ -237,6 +253,11 @@ class Elasticsearch(HttpBackend):
         ]
         errors = any(item["create"]["status"] >= 300 for item in items)
         return 200, json.dumps({"took": 1, "errors": errors, "items": items}).encode()
+
+    def choke(self, request, body):
+        """As a receiver does that writes document by document: the answer tells nothing of those it has taken."""
+        before = body[: body.index(self.poison)]
+        self.accept(request, body[: before.rfind(b'{"create"')], partial=False)
 
     def create(self, action, source, partial):
         document = json.loads(source)

@@ -21,6 +21,7 @@ class LoggingService:
     def __init__(self, *, rate=0.0, seed=1, faults=FAULTS, slot_seconds=0.0):
         self.fault = Faults(rate, faults, seed, slot_seconds)
         self.down = False
+        self.poison = None  # a part of the insert id of an entry that fails every call
         self.received = []
         self.requests = 0
         self.metadata = []
@@ -49,6 +50,8 @@ class LoggingService:
             fault = self.fault.next()
             if self.down or fault == "unavailable":
                 context.abort(grpc.StatusCode.UNAVAILABLE, "try later")
+            if self.poison and any(self.poison in entry.insert_id for entry in request.entries):
+                context.abort(grpc.StatusCode.INTERNAL, "oh")
             if fault == "exhausted":
                 context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "quota")
             if type(request).pb(request).ByteSize() > REQUEST_BYTES_MAX:

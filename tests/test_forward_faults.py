@@ -8,9 +8,9 @@ from backends import number_of, review_line
 from counts import counts
 from faults import ModelFiles
 
+from function.forwarding.backoff import Pace
 from function.forwarding.forwarder import Forwarder
 from function.forwarding.sink import DELIVERED, BatchBounds, Payload, Rejected
-from function.forwarding.worker import Pace
 from function.journal.files import Files
 from function.journal.segments import directory_name, segment_name
 

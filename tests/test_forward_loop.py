@@ -25,14 +25,14 @@ from backends import (
 from faults import Counted
 from logging_service import LoggingService
 
-from function.forwarding import worker
+from function.forwarding.backoff import JITTER, Backoff, Pace
 from function.forwarding.forwarder import Forwarder
 from function.forwarding.lease import Lease
 from function.forwarding.rejected import RejectedFile
 from function.forwarding.sink import DELIVERED, BatchBounds, Payload, Refused, Rejected, Retry, TooLarge
 from function.forwarding.sinks import make_sinks
-from function.forwarding.worker import Pace
 from function.journal import Limits, Retention, checkpoints
+from function.journal.ages import STANDS_SECONDS
 from function.journal.files import Files
 from function.journal.segments import LOCK, STALE_SECONDS
 from function.startup import load
@@ -274,15 +274,17 @@ def test_partial_failures_are_retried_alone(tmp_path):
     assert sink.batches == [[0, 1, 2, 3, 4], [1, 3]]
 
 
-def test_backoff_grows_and_has_full_jitter():
-    pace = Pace()
-    backoff = worker._Backoff(pace)
-    waits = [worker._Backoff(pace).next(30) for _ in range(200)]
-    assert 0 <= min(waits) < 0.3 * pace.backoff_min
-    assert 0.7 * pace.backoff_min < max(waits) <= pace.backoff_min
-    for _ in range(20):
-        backoff.next(30)
-    assert max(backoff.next(30) for _ in range(200)) > 0.7 * pace.backoff_max
+def test_the_first_retry_comes_at_once_and_the_last_ones_half_a_minute_apart():
+    """Never less than 30 s between two attempts at a backend that stays down, and jitter on top of it."""
+    backoff = Backoff(Pace())
+    waits = [backoff.next(30.0) for _ in range(40)]
+    assert waits[0] == 0
+    assert 0 < waits[1] < waits[3] < waits[6] < 0.1
+    assert sum(waits[:16]) < 60
+    assert all(30 <= wait <= 30 * (1 + JITTER) for wait in waits[16:])
+    assert len(set(waits[16:])) == len(waits[16:])
+    backoff.reset()
+    assert backoff.next(30.0) == 0
 
 
 # -- checkpoints, restarts ------------------------------------------------------------------------------------------
@@ -368,15 +370,16 @@ def test_a_torn_entry_of_a_killed_forwarder_is_cut_off(tmp_path):
 
 
 def test_what_cannot_be_set_aside_is_kept_and_tried_again(tmp_path, caplog):
-    """A full volume: the record stays unconfirmed until there is room."""
+    """A full volume: the record stays unconfirmed until there is room, and is not sent again meanwhile."""
     write_journal(tmp_path, reviews(3))
     (tmp_path / "rejected").write_text("in the way")
     sink = Script(lambda records: [Rejected("no") if number_of(r.id) == 1 else DELIVERED for r in records])
     with forwarding(tmp_path, sink) as forwarder:
-        running.wait_for(lambda: forwarder.tick() or len(sink.batches) > 3)
-        assert forwarder.left()["script"] == 2
+        running.wait_for(lambda: forwarder.tick() or forwarder.status()["script"]["retried"] > 3)
+        running.wait_for(lambda: forwarder.left()["script"] == 2)
         (tmp_path / "rejected").unlink()
         settle(forwarder)
+    assert sink.batches == [[0, 1, 2]]
     assert [entry["reason"] for entry in rejected(tmp_path)] == ["no"]
     assert "demo-1" not in caplog.text
 
@@ -525,9 +528,15 @@ def test_many_directories_keep_memory_bounded(tmp_path):
 
 
 def sweep(tmp_path, bytes_max=0, age_max=0.0, sinks=()):
+    """Sweep twice, with more than an hour between: by then the clock is believed."""
     counted = Counted()
     limits = Limits(1000, 0, bytes_max, age_max)
-    Retention(str(tmp_path), limits, counted, own_directory=lambda: None, sinks=sinks).sweep()
+    times = iter([0.0, STANDS_SECONDS + 1])
+    retention = Retention(
+        str(tmp_path), limits, counted, own_directory=lambda: None, sinks=sinks, elapsed=lambda: next(times)
+    )
+    retention.sweep()
+    retention.sweep()
     return counted
 
 

@@ -84,7 +84,7 @@ def test_statuses_that_are_tried_again(name, status):
         sink = sink_to(name, backend)
         backend.answer = (status, {"Retry-After": "7", "Location": "/elsewhere"}, b"secret text")
         outcomes = send(sink, *[line_for(name, number) for number in range(3)])
-        assert outcomes == [Retry(f"HTTP {status}", 7.0)] * 3
+        assert outcomes == [Retry(f"HTTP {status}", 7.0, throttled=status == 429)] * 3
         sink.close()
 
 
@@ -335,7 +335,7 @@ def test_google_cloud_logging_judges_entry_by_entry():
 def test_google_cloud_logging_throttled_and_too_large():
     with running_backend(LoggingService, rate=1.0, faults=["exhausted"]) as backend:
         sink = sink_to("google-cloud-logging", backend)
-        assert send(sink, review_line(1)) == [Retry("RESOURCE_EXHAUSTED")]
+        assert send(sink, review_line(1)) == [Retry("RESOURCE_EXHAUSTED", throttled=True)]
         with pytest.raises(TooLarge):
             sink.encode(read(review_line(1, filling="x" * 300_000)))
         with pytest.raises(TooLarge):  # 3 bytes of JSON an item, 11 and more in a Struct

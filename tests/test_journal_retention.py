@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import shutil
 import time
 
+import pytest
+import running
 from faults import Counted
+from hypothesis import given
+from hypothesis import strategies as st
 
 from function.journal import Limits, Retention
+from function.journal.ages import STANDS_SECONDS, BelievedClock
 from function.journal.files import Files
-from function.journal.segments import LOCK, STALE_SECONDS, directory_name, segment_name
+from function.journal.segments import LOCK, REMOVED, STALE_SECONDS, directory_name, is_alive, scan, segment_name
 
 NOW = time.time()
 
@@ -126,3 +134,220 @@ def test_the_thread_survives_a_directory_that_is_not_there(tmp_path):
     retention.stop()
     retention._thread.join(5)
     assert not retention._thread.is_alive()
+
+
+# -- ages, though the clock leaps -----------------------------------------------------------------------------------
+
+YEARS = 10 * 365 * 86400.0
+
+
+class Clocks:
+    """The wall clock that a node has, and one that nobody sets."""
+
+    def __init__(self, wall=NOW):
+        self.wall = wall
+        self.elapsed = 5000.0
+
+    def pass_by(self, seconds):
+        self.wall += seconds
+        self.elapsed += seconds
+
+    def retention(self, root, counted, *, age_max, bytes_max=0):
+        limits = Limits(segment_bytes_max=100, segment_age_max=0, journal_bytes_max=bytes_max, journal_age_max=age_max)
+        return Retention(
+            str(root),
+            limits,
+            counted,
+            own_directory=lambda: None,
+            wall=lambda: self.wall,
+            elapsed=lambda: self.elapsed,
+        )
+
+
+def segments_in(root):
+    return len(list(root.glob("*/audit-*")))
+
+
+def test_a_clock_that_is_ahead_for_some_seconds_empties_no_journal(tmp_path, caplog):
+    """Ten years for eleven seconds; and it is said once. What becomes old meanwhile goes as ever, and that is said."""
+    process_directory(tmp_path, "a", [10] * 5, age=10)
+    process_directory(tmp_path, "old", [10] * 2, age=990)
+    clocks = Clocks()
+    retention = clocks.retention(tmp_path, counted := Counted(), age_max=1000)
+    retention.sweep()
+    clocks.wall += YEARS
+    for _ in range(11):
+        clocks.pass_by(1)
+        retention.sweep()
+    assert segments_in(tmp_path) == 7
+    assert counted.losses == {}
+    clocks.wall -= YEARS
+    with caplog.at_level(logging.INFO):
+        clocks.pass_by(10)
+        retention.sweep()
+    assert segments_in(tmp_path) == 5
+    assert [r.levelname for r in caplog.records if "the clock is" in r.message] == ["WARNING"]
+    assert any("removed 2 segments for their age" in record.message for record in caplog.records)
+
+
+def test_a_clock_that_stays_ahead_is_believed_after_an_hour(tmp_path):
+    """It was wrong before, then."""
+    process_directory(tmp_path, "a", [10] * 5, age=10)
+    clocks = Clocks()
+    retention = clocks.retention(tmp_path, Counted(), age_max=1e6)
+    retention.sweep()
+    clocks.wall += YEARS
+    for _ in range(358):
+        clocks.pass_by(10)
+        retention.sweep()
+    assert segments_in(tmp_path) == 5
+    for _ in range(4):
+        clocks.pass_by(10)
+        retention.sweep()
+    assert segments_in(tmp_path) == 0
+
+
+def test_a_process_that_starts_while_the_clock_is_ahead_believes_it_no_sooner(tmp_path):
+    process_directory(tmp_path, "a", [10] * 5, age=10)
+    clocks = Clocks(NOW + YEARS)
+    retention = clocks.retention(tmp_path, Counted(), age_max=1000)
+    retention.sweep()
+    clocks.pass_by(11)
+    retention.sweep()
+    assert segments_in(tmp_path) == 5
+
+
+def test_a_writer_lives_though_the_clock_leaps_on_a_volume_without_locks(tmp_path):
+    """Every heartbeat looks ten years old then."""
+    directory = process_directory(tmp_path, "a", [100, 100], alive=True)
+    clocks = Clocks()
+    retention = clocks.retention(tmp_path, Counted(), age_max=0, bytes_max=1)
+    retention.sweep()
+    clocks.wall += YEARS
+    clocks.pass_by(5)
+    retention.sweep()
+    assert [path.name for path in directory.glob("audit-*")] == [segment_name(2)]
+
+
+def test_a_heartbeat_from_the_future_keeps_no_dead_writer_alive(tmp_path):
+    """It was written while the clock was ahead."""
+    directory = process_directory(tmp_path, "a", [100])
+    os.utime(directory / LOCK, (NOW + YEARS, NOW + YEARS))
+    (found,) = scan(Files(), str(tmp_path))
+    assert not is_alive(Files(), found, NOW)
+
+
+def test_a_segment_from_the_future_goes_when_its_followers_are_old(tmp_path):
+    directory = process_directory(tmp_path, "a", [10] * 4, age=5000)
+    os.utime(directory / segment_name(2), (NOW + YEARS, NOW + YEARS))
+    process_directory(tmp_path, "b", [10], age=1)
+    sweep(tmp_path, age_max=1000)
+    assert segments_in(directory.parent) == 1
+
+
+@given(st.lists(st.tuples(st.floats(0, 900), st.floats(-1e9, 1e9)), min_size=1, max_size=60))
+def test_believed_time_is_never_ahead_and_never_more_than_an_hour_late(steps):
+    """Of any course of clocks: not ahead of the wall clock, and level with it once that has stood."""
+    clock, elapsed, wall = BelievedClock(), 0.0, 1e9
+    for seconds, leap in steps:
+        elapsed += seconds
+        wall += seconds + leap
+        clock.see(wall, elapsed)
+        assert clock.now(elapsed) <= wall + 1e-3
+    for _ in range(5):
+        elapsed += STANDS_SECONDS / 4
+        wall += STANDS_SECONDS / 4
+        clock.see(wall, elapsed)
+    assert abs(clock.now(elapsed) - wall) < 1e-3
+
+
+# -- what vanishes without retention's doing ------------------------------------------------------------------------
+
+
+def test_segments_that_somebody_deletes_are_counted_in_records(tmp_path):
+    """Closed ones, of any process; what retention removes is not, nor what is still there."""
+    directory = process_directory(tmp_path, "a", [])
+    for number in range(1, 80):
+        (directory / segment_name(number)).write_bytes(b"line\n" * number)
+    counted, retention = sweep(tmp_path)
+    for number in range(1, 70):
+        (directory / segment_name(number)).unlink()
+    retention.sweep()
+    assert counted.losses == {"removed": sum(range(1, 70))}
+    shutil.rmtree(directory)
+    retention.sweep()
+    retention.sweep()
+    assert counted.losses == {"removed": sum(range(1, 80))}
+    assert counted.segments_removed == 0
+
+
+def test_what_retention_removes_is_no_loss_nor_is_it_to_another_process(tmp_path):
+    """Two processes on one volume, each with a retention of its own."""
+    process_directory(tmp_path, "a", [100] * 8)
+    (first, one), (second, other) = sweep(tmp_path), sweep(tmp_path)
+    limits = Limits(segment_bytes_max=100, segment_age_max=0, journal_bytes_max=550, journal_age_max=0)
+    one._limits = limits
+    one.sweep()
+    one.sweep()
+    other.sweep()
+    assert first.segments_removed == 4
+    assert (first.losses, second.losses) == ({}, {})
+
+
+def test_a_large_segment_of_another_process_is_estimated(tmp_path):
+    directory = process_directory(tmp_path, "a", [])
+    (directory / segment_name(1)).write_bytes(b"a record of some length\n" * 100_000)
+    counted, retention = sweep(tmp_path)
+    (directory / segment_name(1)).unlink()
+    retention.sweep()
+    assert 99_900 < counted.losses["removed"] < 100_100
+
+
+def test_a_directory_goes_when_everybody_has_seen_what_retention_removed(tmp_path):
+    directory = process_directory(tmp_path, "a", [100] * 2)
+    _, retention = sweep(tmp_path, bytes_max=1)
+    retention.sweep()
+    assert sorted(path.name for path in directory.iterdir()) == [LOCK, REMOVED]
+    os.utime(directory / REMOVED, (NOW - 100, NOW - 100))
+    retention.sweep()
+    assert not directory.exists()
+
+
+def test_a_journal_that_cannot_be_read_is_no_loss(tmp_path):
+    """An NFS server that has gone: nothing is known, and nothing is counted."""
+
+    class Gone(Files):
+        gone = False
+
+        def entries(self, path):
+            if self.gone:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return super().entries(path)
+
+    process_directory(tmp_path, "a", [100] * 8)
+    counted, files = Counted(), Gone()
+    retention = Retention(str(tmp_path), Limits(100, 0, 0, 0), counted, own_directory=lambda: None, files=files)
+    retention.sweep()
+    files.gone = True
+    with pytest.raises(OSError, match="Stale"):
+        retention.sweep()
+    files.gone = False
+    retention.sweep()
+    assert counted.losses == {}
+
+
+def test_a_served_journal_counts_what_is_deleted_behind_its_back():
+    """The open segment as well, and to the record."""
+    removed = 'kube_audit_function_records_lost_total{reason="removed"}'
+    with running.serve({"AUDIT_SEGMENT_BYTES_MAX": "1500"}) as server:
+        for number in range(40):
+            assert server.post(running.review(f"uid-{number}")).status == 200
+        running.wait_for(lambda: server.metrics()["kube_audit_function_segments"] >= 10)
+        segments = sorted(server.journal.glob("*/audit-*"))
+        records = sum(path.read_bytes().count(b"\n") for path in segments)
+        assert records == 40
+        for path in segments:
+            path.unlink()
+        for number in range(8):  # the next cut wakes retention
+            assert server.post(running.review(f"uid-more-{number}")).status == 200
+        running.wait_for(lambda: server.metrics()[removed] == 40, 15)

@@ -280,7 +280,8 @@ def test_retention_takes_the_oldest_first_and_no_more_than_it_must(specs, bytes_
     unconfirmed = frozenset(s.path for s, spec in zip(segments, specs, strict=True) if spec[2])
     limits = Limits(100, 0, bytes_max, age_max)
     total = sum(s.bytes for s in segments)
-    chosen = to_remove(segments, total=total, now=1000, limits=limits, unconfirmed=unconfirmed)
+    removals = to_remove(segments, total=total, now=1000, limits=limits, unconfirmed=unconfirmed)
+    chosen = [one.segment for one in removals]
     left = [s for s in segments if s not in chosen]
     bound = bytes_max - limits.cut_at_bytes()
     if bytes_max:

@@ -20,10 +20,11 @@ from ..journal.reader import Reader
 from ..journal.segments import STALE_SECONDS, ProcessDirectory, directory_name, is_alive, scan
 from ..record import reading
 from .backlog import Backlog
+from .backoff import Pace
 from .lease import Lease
 from .rejected import RejectedFile
 from .sink import Sink, SinkError
-from .worker import Channel, Pace, Worker
+from .worker import Channel, Worker
 
 __all__ = ["Forwarder", "SinkStatus"]
 
@@ -247,7 +248,8 @@ class Forwarder:
         return {
             "forwarded": tally.forwarded,
             "retried": tally.retried,
-            "rejected": tally.rejected,
+            "rejected": tally.rejected.total(),
+            **{f"rejected_{reason}": count for reason, count in tally.rejected.items()},
             "truncated": tally.truncated,
             "lost": tally.lost,
             "last_success": tally.last_success,

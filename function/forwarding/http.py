@@ -130,7 +130,7 @@ def judged(answer: Answer | Retry) -> Answer | Retry:
         return answer
     if answer.status in (400, 413, 422):
         raise Refused(f"HTTP {answer.status}: {answer.excerpt()}", too_large=answer.status == 413)
-    return Retry(f"HTTP {answer.status}", answer.retry_after)
+    return Retry(f"HTTP {answer.status}", answer.retry_after, answer.status == 429)
 
 
 def _secret(path: str) -> str:

@@ -45,11 +45,13 @@ class Delivered(NamedTuple):
 class Retry(NamedTuple):
     """The backend does not have it, and may take it later: not before ``after`` seconds, where it said so.
 
-    ``reason`` is for the log: it holds nothing of the record.
+    ``reason`` is for the log: it holds nothing of the record. ``throttled``: the backend wants less in a time, so
+    that the same record may pass when more time has gone by.
     """
 
     reason: str
     after: float = 0.0
+    throttled: bool = False
 
 
 class Rejected(NamedTuple):

@@ -14,16 +14,37 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from . import checkpoints
+from .ages import BelievedClock
 from .checkpoints import START
-from .files import Files
+from .files import Files, write_all
 from .rotation import Limits, to_remove
-from .segments import LOCK, ProcessDirectory, Segment, foreign_bytes, is_alive, scan, torn_bytes
+from .segments import (
+    LOCK,
+    REMOVED,
+    STALE_SECONDS,
+    ProcessDirectory,
+    Segment,
+    foreign_bytes,
+    is_alive,
+    scan,
+    segment_name,
+    torn_bytes,
+)
 
 __all__ = ["Retention", "Usage"]
 
 log = logging.getLogger("audit.journal")
 
 SWEEP_SECONDS = 10.0
+# A wall clock that is ahead by less is not worth a line in the log.
+LEAP_SECONDS = 60.0
+# How many records another process's segment holds is estimated from so much of it; of a smaller one it is counted.
+SAMPLE_BYTES = 64 << 10
+
+
+def _elapsed() -> float:
+    """Return seconds on a clock that nobody sets, and that goes on while the machine sleeps where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Usage(Protocol):
@@ -50,6 +71,8 @@ class Retention:
         own_directory: Callable[[], str | None],
         sinks: Sequence[str] = (),
         files: Files | None = None,
+        wall: Callable[[], float] = time.time,
+        elapsed: Callable[[], float] = _elapsed,
     ) -> None:
         self._journal_dir = journal_dir
         self._limits = limits
@@ -57,7 +80,12 @@ class Retention:
         self._own_directory = own_directory
         self._sinks = frozenset(sinks)
         self._files = files or Files()
+        self._wall = wall
+        self._elapsed = elapsed
+        self._clock = BelievedClock()
+        self._leapt = False
         self._examined: set[str] = set()
+        self._known: dict[str, int] = {}  # the records of each closed segment that is there, by its path
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="audit-retention", daemon=True)
@@ -66,8 +94,13 @@ class Retention:
         """Start sweeping: every few seconds, and when woken."""
         self._thread.start()
 
+    def closed(self, path: str, records: int) -> None:
+        """The writer has closed the segment ``path``, which holds so many records: sweep soon."""
+        self._known[path] = records
+        self.wake()
+
     def wake(self) -> None:
-        """Sweep soon: a segment was cut."""
+        """Sweep soon."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -77,32 +110,133 @@ class Retention:
 
     def sweep(self) -> None:
         """Measure, and remove what is beyond the limits. Raises `OSError` when the directory cannot be read."""
-        now = time.time()
+        known = list(self._known)  # before it is looked: what is closed meanwhile is not missed
         found = scan(self._files, self._journal_dir)
+        now = self._now(found)
+        self._count_missing(known, found)
         closed: list[Segment] = []
         for directory in found:
-            closed += self._closed_segments(directory, now)
+            closed += _ordered(self._closed_segments(directory, now))
+        self._get_to_know(closed)
         total = sum(sum(s.bytes for s in directory.segments) + directory.other_bytes for directory in found)
         total += foreign_bytes(self._files, self._journal_dir)
         unconfirmed = self._unconfirmed(closed)
         chosen = to_remove(closed, total=total, now=now, limits=self._limits, unconfirmed=frozenset(unconfirmed))
-        removed = [segment for segment in chosen if self._remove(segment, unconfirmed.get(segment.path))]
+        removed = [one for one in chosen if self._remove(one.segment, unconfirmed.get(one.segment.path))]
+        self._say_what_was_too_old([one.segment for one in removed if one.for_age])
         self._usage.measured(
             segments=sum(len(directory.segments) for directory in found) - len(removed),
-            journal_bytes=total - sum(segment.bytes for segment in removed),
+            journal_bytes=total - sum(one.segment.bytes for one in removed),
             free_bytes=self._files.free_bytes(self._journal_dir),
         )
         if removed:
             self._usage.removed(len(removed))
 
+    def _now(self, found: Sequence[ProcessDirectory]) -> float:
+        """Return the time by which ages are judged.
+
+        At first it is when anything in the journal was last changed, but by our own writer: a clock that was set wrong
+        before we started must not be believed at once either.
+        """
+        wall, elapsed = self._wall(), self._elapsed()
+        if self._clock.is_new:
+            own = self._own_directory()
+            newest = max((one.modified for one in found if one.path != own), default=wall)
+            self._clock.see(newest, elapsed)
+            self._leapt = True  # since we were not there, this is no news
+        elif not self._leapt and wall - self._clock.now(elapsed) > LEAP_SECONDS and self._limits.journal_age_max:
+            self._leapt = True
+            hint = "ages are not judged by it before it has stood for an hour; check the clock of this node"
+            log.warning(
+                "journal: the clock is %.0f s ahead of what it was",
+                wall - self._clock.now(elapsed),
+                extra={"hint": hint},
+            )
+        self._clock.see(wall, elapsed)
+        now = self._clock.now(elapsed)
+        self._leapt = self._leapt and wall - now > LEAP_SECONDS
+        return now
+
+    def _say_what_was_too_old(self, segments: Sequence[Segment]) -> None:
+        if segments:
+            log.info(
+                "journal: removed %d segments for their age (AUDIT_JOURNAL_AGE_MAX is %.0f s): %s to %s",
+                len(segments),
+                self._limits.journal_age_max,
+                segments[0].path,
+                segments[-1].path,
+            )
+
+    # -- what vanishes without our doing ----------------------------------------------------------------------
+
+    def _count_missing(self, known: Sequence[str], found: Sequence[ProcessDirectory]) -> None:
+        """Count as lost what was there, and is gone without having been removed by retention, ours or another's."""
+        present = {segment.path for directory in found for segment in directory.segments}
+        missing = [path for path in known if path not in present]
+        marks = {directory: self._marks(directory) for directory in {os.path.dirname(path) for path in missing}}
+        records = {path: self._known.pop(path) for path in missing}
+        lost = [path for path in missing if os.path.basename(path) not in marks[os.path.dirname(path)]]
+        if not lost:
+            return
+        count = sum(records[path] for path in lost)
+        self._usage.lost("removed", count)
+        log.error(
+            "journal: %d segments with %d records are gone, and retention has not removed them: %s",
+            len(lost),
+            count,
+            lost[0],
+            extra={"hint": "find who removes files of the journal; where they were only moved away, move them back"},
+        )
+
+    def _get_to_know(self, closed: Sequence[Segment]) -> None:
+        for segment in closed:
+            if segment.path not in self._known:
+                with contextlib.suppress(FileNotFoundError):
+                    self._known[segment.path] = self._records_in(segment)
+
+    def _records_in(self, segment: Segment) -> int:
+        """Return how many records ``segment`` holds: about, where it is large."""
+        fd = self._files.open_to_read(segment.path)
+        try:
+            sample = self._files.read(fd, SAMPLE_BYTES, 0)
+        finally:
+            self._files.close(fd)
+        lines = sample.count(b"\n")
+        return lines if segment.bytes <= len(sample) else max(1, round(lines * segment.bytes / len(sample)))
+
+    def _mark(self, segment: Segment) -> None:
+        """Leave a note beside ``segment`` that retention removes it: other processes would count it as lost."""
+        with contextlib.suppress(OSError):  # a full volume: removing is what helps
+            fd = self._files.open_shared(f"{os.path.dirname(segment.path)}/{REMOVED}")
+            try:
+                write_all(self._files, fd, b"%d\n" % segment.number)
+            finally:
+                self._files.close(fd)
+
+    def _marks(self, directory: str) -> set[str]:
+        """Return the names of the segments that retention has removed of ``directory``, whoever's it was."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            text = b"".join(self._files.blocks(f"{directory}/{REMOVED}", 0))
+            return {segment_name(int(line)) for line in text.split() if line.isdigit()}
+        return set()
+
+    # -- steps ------------------------------------------------------------------------------------------------
+
     def _closed_segments(self, directory: ProcessDirectory, now: float) -> list[Segment]:
         """Return the segments of ``directory`` that nobody writes any more."""
-        if directory.path == self._own_directory() or is_alive(self._files, directory, now):
+        if directory.path == self._own_directory() or self._is_alive(directory, now):
             return directory.segments[:-1]
         self._examine(directory)
         if not directory.segments:
-            self._remove_empty(directory)
+            self._remove_empty(directory, now)
         return directory.segments
+
+    def _is_alive(self, directory: ProcessDirectory, now: float) -> bool:
+        """Return whether a writer lives by either clock: where the wall clock has leapt, every heartbeat looks old."""
+        wall = self._wall()
+        return is_alive(self._files, directory, wall) or (
+            abs(wall - now) > LEAP_SECONDS and is_alive(self._files, directory, now)
+        )
 
     def _examine(self, directory: ProcessDirectory) -> None:
         """Count, once, what a dead writer left torn. Nobody changes a segment that another process created."""
@@ -137,7 +271,9 @@ class Retention:
             lost = 0
             if unconfirmed_from is not None:
                 lost = sum(block.count(b"\n") for block in self._files.blocks(segment.path, unconfirmed_from))
+            self._mark(segment)
             self._files.remove(segment.path)
+            self._known.pop(segment.path, None)
         except FileNotFoundError:
             return True  # another replica's retention was faster, and has counted
         except OSError as error:
@@ -153,14 +289,23 @@ class Retention:
             )
         return True
 
-    def _remove_empty(self, directory: ProcessDirectory) -> None:
-        """Remove a dead writer's directory that holds nothing but its lock, while holding that lock."""
+    def _remove_empty(self, directory: ProcessDirectory, now: float) -> None:
+        """Remove a dead writer's directory that holds nothing but its lock, while holding that lock.
+
+        Not before the notes of what retention removed are old enough for every process to have seen them.
+        """
         path = f"{directory.path}/{LOCK}"
         with contextlib.suppress(OSError):
-            if [entry.name for entry in self._files.entries(directory.path)] not in ([], [LOCK]):
+            entries = {entry.name: entry for entry in self._files.entries(directory.path)}
+            marks = entries.get(REMOVED)
+            if not entries.keys() <= {LOCK, REMOVED}:
+                return
+            if marks and min(abs(clock - marks.modified) for clock in (now, self._wall())) < STALE_SECONDS:
                 return
             fd = self._files.lock(path, create=True)
             if fd is not None:
+                if marks:
+                    self._files.remove(marks.path)
                 self._files.remove(path)
                 self._files.remove_directory(directory.path)
                 self._files.close(fd)
@@ -177,3 +322,12 @@ class Retention:
             except Exception:  # retention must outlive every surprise, or the disk fills
                 log.exception("journal: internal error in retention")
             self._wake.wait(SWEEP_SECONDS)
+
+
+def _ordered(segments: Sequence[Segment]) -> list[Segment]:
+    """Return ``segments`` of one directory, none later than the next: a clock that was ahead has marked it so."""
+    ordered: list[Segment] = []
+    for segment in reversed(segments):
+        earliest = min(segment.modified, ordered[-1].modified) if ordered else segment.modified
+        ordered.append(segment._replace(modified=earliest))
+    return ordered[::-1]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from .segments import Segment
 
-__all__ = ["Limits", "pieces", "to_remove"]
+__all__ = ["Limits", "Removal", "pieces", "to_remove"]
 
 _SEGMENTS_MIN = 4
 
@@ -30,6 +30,13 @@ class Limits(NamedTuple):
         return max(1, min(self.segment_bytes_max, self.journal_bytes_max // _SEGMENTS_MIN))
 
 
+class Removal(NamedTuple):
+    """A segment to remove: ``for_age``, or because there is too much."""
+
+    segment: Segment
+    for_age: bool
+
+
 def pieces(lines: Sequence[bytes], used: int, limit: int) -> Iterator[tuple[bool, list[bytes]]]:
     """Yield ``(cut, lines)``: which lines go together, and whether a new segment is cut before them.
 
@@ -49,7 +56,7 @@ def pieces(lines: Sequence[bytes], used: int, limit: int) -> Iterator[tuple[bool
 
 def to_remove(
     segments: Sequence[Segment], *, total: int, now: float, limits: Limits, unconfirmed: frozenset[str] = frozenset()
-) -> list[Segment]:
+) -> list[Removal]:
     """Return which of the closed ``segments`` to remove, in this order.
 
     ``total`` is what everything in the journal's directory takes, in bytes. Room is made for one more whole
@@ -63,6 +70,6 @@ def to_remove(
         too_much = bound is not None and total > bound
         too_old = 0 < limits.journal_age_max < now - segment.modified and segment.path not in unconfirmed
         if too_much or too_old:
-            chosen.append(segment)
+            chosen.append(Removal(segment, for_age=not too_much))
             total -= segment.bytes
     return chosen

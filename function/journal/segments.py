@@ -11,6 +11,7 @@ from .files import Files, Found
 
 __all__ = [
     "LOCK",
+    "REMOVED",
     "Placed",
     "ProcessDirectory",
     "Segment",
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 LOCK = "lock"
+# What retention has removed of this directory, one segment number a line: who misses a segment can tell.
+REMOVED = "removed"
 HEARTBEAT_SECONDS = 10.0
 # A writer whose heartbeat is older than this is dead, if its lock is free as well.
 STALE_SECONDS = 60.0
@@ -51,11 +54,15 @@ class Placed(NamedTuple):
 
 
 class ProcessDirectory(NamedTuple):
-    """What one process start wrote: its segments in order, and the bytes of everything else beside them."""
+    """What one process start wrote: its segments in order, and the bytes of everything else beside them.
+
+    ``modified`` is when anything in it was last changed, its heartbeat included, in seconds since the epoch.
+    """
 
     path: str
     segments: list[Segment]
     other_bytes: int
+    modified: float
 
 
 def segment_name(number: int) -> str:
@@ -104,13 +111,16 @@ def _bytes_of(files: Files, entry: Found) -> int:
 
 
 def is_alive(files: Files, directory: ProcessDirectory, now: float) -> bool:
-    """Return whether the directory's writer lives: it holds its lock, or its heartbeat is fresh."""
+    """Return whether the directory's writer lives: it holds its lock, or its heartbeat is fresh.
+
+    A heartbeat in the future says nothing: the clock was wrong then, or is now.
+    """
     path = f"{directory.path}/{LOCK}"
     try:
         heartbeat = next((entry.modified for entry in files.entries(directory.path) if entry.name == LOCK), None)
         if heartbeat is None:
             return False
-        if now - heartbeat < STALE_SECONDS:
+        if abs(now - heartbeat) < STALE_SECONDS:
             return True
         fd = files.lock(path)
     except FileNotFoundError:
@@ -139,4 +149,5 @@ def _scan_one(files: Files, directory: Found) -> ProcessDirectory:
         else:
             other_bytes += _bytes_of(files, entry)
     segments.sort(key=lambda segment: segment.number)
-    return ProcessDirectory(directory.path, segments, other_bytes)
+    modified = max((entry.modified for entry in entries), default=0.0)
+    return ProcessDirectory(directory.path, segments, other_bytes, modified)

@@ -54,11 +54,13 @@ class _OpenSegment:
     """The segment being written. ``bytes`` counts whole lines; ``unsynced`` is what no fdatasync has confirmed.
 
     The first ``answered`` blocks of ``unsynced`` were confirmed to the caller all the same (everysec). On a file that
-    is ``poisoned`` an fdatasync has failed: the next one would succeed, and say nothing.
+    is ``poisoned`` an fdatasync has failed: the next one would succeed, and say nothing. One that is ``removed`` has no
+    name any more, and was counted.
     """
 
     __slots__ = (
-        "answered", "bytes", "fd", "name", "opened", "path", "poisoned", "records", "unsynced", "unsynced_bytes",
+        "answered", "bytes", "fd", "name", "opened", "path", "poisoned", "records", "removed", "unsynced",
+        "unsynced_bytes",
     )  # fmt: skip
 
     def __init__(self, path: str, fd: int, opened: float) -> None:
@@ -70,6 +72,7 @@ class _OpenSegment:
         self.records = 0
         self.answered = 0
         self.poisoned = False
+        self.removed = False
         self.unsynced: list[bytes] = []
         self.unsynced_bytes = 0
 
@@ -78,7 +81,7 @@ class Writer:
     """The only writer of one process directory. Not thread-safe: one thread owns it.
 
     ``journal_dir`` may be missing: directory and segment appear with the first record. ``random`` returns the
-    eight hexadecimal digits of a directory's name; ``on_cut`` is told when a segment was closed.
+    eight hexadecimal digits of a directory's name; ``on_cut`` is told which segment was closed, and its records.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class Writer:
         observer: Observer,
         files: Files | None = None,
         random: Callable[[], str] = lambda: os.urandom(4).hex(),
-        on_cut: Callable[[], None] = lambda: None,
+        on_cut: Callable[[str, int], None] = lambda _path, _records: None,
     ) -> None:
         self.opened = False
         self.placed: Sequence[Placed] = ()
@@ -173,14 +176,26 @@ class Writer:
             self._cut()
         if self.directory and now - self._heartbeat >= HEARTBEAT_SECONDS:
             self._heartbeat = now
-            with contextlib.suppress(OSError):  # a lost directory shows with the next record, and is counted there
-                self._files.touch(f"{self.directory}/{LOCK}")
+            self._beat(self.directory)
         waits = [HEARTBEAT_SECONDS]
         if self._segment and self._segment.unsynced:
             waits.append(SYNC_SECONDS)
         if self._segment and self._limits.segment_age_max:
             waits.append(self._segment.opened + self._limits.segment_age_max - now)
         return max(0.01, min(waits))
+
+    def _beat(self, directory: str) -> None:
+        """Say that this writer lives. Where its directory is gone, the next record goes to a new one."""
+        try:
+            self._files.touch(f"{directory}/{LOCK}")
+        except FileNotFoundError:
+            hint = "where it was moved away, move it back: what was written to it until now is in it"
+            log.error("journal: %s is gone: going on in a new directory", directory, extra={"hint": hint})
+            self._cut()  # which counts what was deleted
+            if self.directory == directory:
+                self._leave_directory()
+        except OSError:
+            pass  # the volume is in trouble, which shows with the next record
 
     def _store_piece(self, data: bytes) -> _OpenSegment:
         """Store one block in one segment, and return it: a new one where the first one fails. Raises `OSError`."""
@@ -232,12 +247,21 @@ class Writer:
             segment.poisoned = True
             raise
         self._observer.synced(time.perf_counter() - started)
-        if not self._files.status(segment.fd).links:
-            self._observer.lost("removed", segment.records)
+        if self._is_removed(segment):
             raise FileNotFoundError(errno.ENOENT, "the segment was removed while in use", segment.path)
         segment.unsynced.clear()
         segment.unsynced_bytes = segment.answered = 0
         self._synced = time.monotonic()
+
+    def _is_removed(self, segment: _OpenSegment) -> bool:
+        """Return whether somebody removed ``segment``; count its records as lost, but for those still at hand."""
+        if segment.removed or self._files.status(segment.fd).links:
+            return segment.removed
+        segment.removed = True
+        at_hand = sum(block.count(b"\n") for block in segment.unsynced[: segment.answered])
+        if segment.records > at_hand:
+            self._observer.lost("removed", segment.records - at_hand)
+        return True
 
     def _start_again(self, broken: _OpenSegment, *data: bytes) -> _OpenSegment:
         """Seal ``broken``; store what it has not confirmed, and ``data``, in a new segment. Raises `OSError`."""
@@ -289,7 +313,7 @@ class Writer:
             self._count_answered(segment)
         with contextlib.suppress(OSError):
             self._files.close(segment.fd)
-        self._on_cut()
+        self._on_cut(segment.path, segment.records)
 
     def _count_answered(self, broken: _OpenSegment) -> None:
         """Count as lost what was answered (everysec) and cannot be made durable."""
@@ -299,12 +323,15 @@ class Writer:
     def _seal(self, segment: _OpenSegment) -> None:
         if self._segment is segment:
             self._segment = None
+            with contextlib.suppress(OSError):
+                self._is_removed(segment)
             with contextlib.suppress(OSError):  # what matters was synced before, or is known to be unconfirmed
                 self._files.close(segment.fd)
             if not segment.bytes:
                 with contextlib.suppress(OSError):
                     self._files.remove(segment.path)
-            self._on_cut()
+            elif not segment.removed:
+                self._on_cut(segment.path, segment.records)
 
     def _open(self) -> _OpenSegment:
         """Create the next segment; with the descriptors that are kept for it, where there are no others."""

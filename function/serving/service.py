@@ -129,7 +129,7 @@ class Service:
             limits=limits,
             every_second=settings.fsync == "everysec",
             observer=self.metrics,
-            on_cut=lambda: retention.wake(),  # noqa: PLW0108 - retention is made below
+            on_cut=lambda path, records: retention.closed(path, records),  # noqa: PLW0108 - it is made below
         )
         retention = Retention(
             settings.dir,

@@ -147,7 +147,7 @@ def _outcome(answer: Answer | Retry, *, first: bool) -> Outcome:
         return Retry("HTTP 413")
     if 400 <= answer.status < 500 and answer.status not in (401, 403, 404, 407, 408, 409, 425, 429):
         return Rejected(f"HTTP {answer.status}: {answer.excerpt()}")
-    return Retry(f"HTTP {answer.status}", answer.retry_after)
+    return Retry(f"HTTP {answer.status}", answer.retry_after, answer.status == 429)
 
 
 def _extensions(overrides: str) -> dict[str, str]:

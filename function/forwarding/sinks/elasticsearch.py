@@ -190,7 +190,7 @@ def _outcome(item: _Item) -> Outcome:
         return DELIVERED
     kind, reason = (item.error.type, item.error.reason) if isinstance(item.error, _Error) else ("", item.error)
     if item.status in _RETRY_STATUS or item.status >= 500:
-        return Retry(f"item: HTTP {item.status} {kind}".rstrip())
+        return Retry(f"item: HTTP {item.status} {kind}".rstrip(), throttled=item.status == 429)
     return Rejected(f"HTTP {item.status} {kind}: {reason or ''}")
 
 

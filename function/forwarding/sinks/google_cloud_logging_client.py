@@ -34,6 +34,13 @@ LABEL_CHARACTERS_MAX = 1000
 DEPTH_MAX = 28
 _EXACT, _EXACT_CHARACTERS = 1 << 53, 17
 
+# gRPC connects again by itself, after 1 to 120 s; until then every call fails at once. As often as we try, instead.
+_RECONNECT = [
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 30_000),
+]
+
 # Refused for what is in the entry; every other code may pass (permissions, quota, outages).
 _CONTENT = frozenset({code_pb2.INVALID_ARGUMENT, code_pb2.OUT_OF_RANGE})
 _NOTICE = frozenset({"DELETE", "CONNECT"})
@@ -101,10 +108,16 @@ class GoogleCloudLoggingSink:
 
     def _new_client(self) -> LoggingServiceV2Client:
         if not self._settings.url:
-            return LoggingServiceV2Client()
+            transport_of = functools.partial(LoggingServiceV2GrpcTransport, channel=_channel)
+            return LoggingServiceV2Client(transport=transport_of)
         address = urlsplit(self._settings.url).netloc
-        transport = LoggingServiceV2GrpcTransport(channel=grpc.insecure_channel(address))
+        transport = LoggingServiceV2GrpcTransport(channel=grpc.insecure_channel(address, options=_RECONNECT))
         return LoggingServiceV2Client(transport=transport)
+
+
+def _channel(host: str, *, options: Sequence[tuple[str, Any]] = (), **more: Any) -> grpc.Channel:
+    """Return the library's own channel, with our options besides its own."""
+    return LoggingServiceV2GrpcTransport.create_channel(host, options=[*options, *_RECONNECT], **more)
 
 
 def _shallow(value: Any, depth: int) -> Any:
@@ -150,7 +163,8 @@ def _outcomes(error: exceptions.GoogleAPICallError, count: int) -> list[Outcome]
     if isinstance(error, exceptions.InvalidArgument):
         # The same code says that a request is too large: either way the caller sends fewer entries.
         raise Refused(f"INVALID_ARGUMENT: {error.message}", too_large="size" in str(error.message))
-    return [Retry(getattr(error.grpc_status_code, "name", None) or type(error).__name__)] * count
+    name = getattr(error.grpc_status_code, "name", None) or type(error).__name__
+    return [Retry(name, throttled=name == "RESOURCE_EXHAUSTED")] * count
 
 
 def _partial_errors(error: exceptions.GoogleAPICallError) -> dict[int, Any]:
@@ -167,4 +181,4 @@ def _outcome(status: Any) -> Outcome:
     name = code_pb2.Code.Name(status.code) if status.code in code_pb2.Code.values() else str(status.code)
     if status.code in _CONTENT:
         return Rejected(f"{name}: {status.message}")
-    return Retry(f"entry: {name}")
+    return Retry(f"entry: {name}", throttled=status.code == code_pb2.RESOURCE_EXHAUSTED)
