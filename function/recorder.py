@@ -73,7 +73,13 @@ class Recorder:
         if changes is not None and self._only:
             review = review.with_objects(review.object, _NULL)
         line = self._render(
-            review, level=level, received_ns=received_ns, now_ns=time.time_ns(), cluster=cluster, changes=changes
+            review,
+            level=level,
+            received_ns=received_ns,
+            now_ns=time.time_ns(),
+            cluster=cluster,
+            changes=changes,
+            omit_stages=decision.omit_stages,
         )
         return uid, line, degraded
 

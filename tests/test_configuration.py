@@ -107,6 +107,18 @@ def test_a_file_that_cannot_be_used_ends_the_start(tmp_path, name, host):
     assert "k3y" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["AUDIT_POLICY_FILE", "AUDIT_REDACTION_FILE"])
+def test_yaml_that_cannot_be_read_is_told_with_its_place(tmp_path, name):
+    path = tmp_path / "file"
+    path.write_text("rules:\n- users: [!!timestamp x]\n")
+    with (
+        pytest.raises(AssertionError, match="not YAML, line 2, column 11: ") as caught,
+        running.serve({name: str(path), "AUDIT_JOURNAL_DIR": "-"}),
+    ):
+        pass
+    assert "Traceback" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "env",
     [{}, {"AUDIT_FORMAT": "event"}, {"AUDIT_CHANGES": "1"}, {"AUDIT_FORMAT": "event", "AUDIT_CHANGES": "only"}],

@@ -14,7 +14,7 @@ VALUES = [
     ("yes", True), ("Off", False), ("y", True), ("~", None), ("", None), ("null", None), ("nulL", "nulL"),
     ("0x1F", 31), ("017", 15), ("0o17", 15), ("0b101", 5), ("-0b11", -3), ("1_000", 1000), ("08", 8.0), ("+7", 7),
     ("9223372036854775808", 9223372036854775808), ("18446744073709551616", 18446744073709551616.0), (".5", 0.5),
-    ("1e3", 1000.0), ("1.", 1.0), (".", "."), ("+", "+"), ("1:30", "1:30"), ("1e999", "1e999"),
+    ("1e3", 1000.0), ("1.", 1.0), (".", "."), ("+", "+"), ("1:30", "1:30"), ("1e999", "1e999"), ("1_0e999", "1_0e999"),
     ("2026-11-28", "2026-11-28"), ("2026-11-28T10:00:00Z", "2026-11-28T10:00:00Z"), ("'1'", "1"), ('"yes"', "yes"),
     ("!!str 1", "1"), ("!!int 0x10", 16), ("!!float 3", 3.0), ("!!binary aGk=", "hi"), ("!own 1", "1"),
     ("!!timestamp 2026-11-28", "2026-11-28"), ("!own [1]", [1]), ("!!set {a, b}", {"a": None, "b": None}),
@@ -46,6 +46,12 @@ def test_json_is_strict(text):
         read(text)
 
 
+def test_half_of_a_surrogate_pair_is_the_replacement_character_in_json():
+    """As in Go, where a name in a review would come out like that, too."""
+    text = r'{"a": ["\ud800", "\uDC00\ud83d\ude00", "\\ud800", "\ud800\u0041", "\\\ud800"]}'
+    assert read(text).tree["a"] == ["\ufffd", "\ufffd\U0001f600", r"\ud800", "\ufffdA", "\\\ufffd"]
+
+
 def test_of_merged_mappings_the_first_counts_and_keys_behind_them_more():
     """As go-yaml goes through a mapping: from top to bottom, a list of merges from its end."""
     one, two = "one: &one {k: 1, only: one}", "two: &two {k: 2, other: two}"
@@ -55,11 +61,57 @@ def test_of_merged_mappings_the_first_counts_and_keys_behind_them_more():
     assert tree["c"] == {"k": 1, "only": "one"}
 
 
+@pytest.mark.parametrize(
+    ("text", "tree"),
+    [
+        ("x: {a:b: 1}", {"x": {"a:b": 1}}), ("[a:b, c]", ["a:b", "c"]), ("a: b\tc\td:\t1", None), ("a:\t1", {"a": 1}),
+        ("a: 1\t# one", {"a": 1}), ("\ufeffa: 1", {"a": 1}), ("a: &x 1\nb: &x 2\nc: *x", {"a": 1, "b": 2, "c": 2}),
+        ("a: !", {"a": ""}), ("a: ! 2", {"a": "2"}), ("! <<: {b: ! ''}", {"b": ""}),
+        (r'"\'": 1', {"'": 1}), ("%YAML 1.1\n---\na: 1", {"a": 1}),
+        ("a: b\n c\n\n d", {"a": "b c\nd"}),
+        ("\ta: 1", None), ("%YAML 1.2\n---\na: 1", None), ("%FOO\n---\na: 1", None), (r'a: "\/"', None),
+        (r'a: "\ud800"', None), (r'a: "\UFFFFFFFF"', None), ("a: *b", None), ("a: 'b", None),
+    ],
+)  # fmt: skip
+def test_what_go_yaml_and_pyyaml_read_apart_is_read_as_go_yaml_does(text, tree):
+    """tests/e2e asks go-yaml itself, about thousands of files."""
+    if tree is None:
+        with pytest.raises(DocumentError, match=r"not YAML, line \d, column \d+: "):
+            read(text)
+    else:
+        assert read(text).tree == tree
+
+
 def test_keys_are_text_and_a_second_one_is_told():
     document = read("1: a\ntrue: b\n1.5: c\nx: d\nx: e\n")
     assert document.tree == {"1": "a", "true": "b", "1.5": "c", "x": "e"}
     assert document.twice == [Twice("x", 5)]
     assert read('{"x": 1, "x": 2}').twice == [Twice("x", 0)]
+
+
+def test_numbers_as_keys_are_spelled_as_go_spells_them():
+    spelled = [
+        "1.2345675e+06",
+        ".inf",
+        "1.6777216e+07",
+        "0.1",
+        ".nan",
+        "-.inf",
+        "1e-05",
+        "100000.5",
+        "0.0001",
+        "0",
+        "-0",
+    ]
+    written = ["1234567.5", "1e100", "16777217.0", "0.1", ".nan", "-.inf", "1e-5", "100000.5", "0.0001", "0.0", "-0.0"]
+    assert list(read("".join(f"{key}: a\n" for key in written)).tree) == spelled
+
+
+def test_only_what_is_left_must_be_json():
+    assert read("a: .nan\na: 1").tree == {"a": 1}
+    assert read("<<: {a: .inf}\na: 1").tree == {"a": 1}
+    with pytest.raises(DocumentError, match="line 2, column 4: NaN"):
+        read("a: 1\na: .nan")
 
 
 def test_only_the_first_document_is_read():
@@ -75,6 +127,8 @@ def test_a_small_file_does_not_become_a_large_tree():
     with pytest.raises(DocumentError, match="excessive aliasing"):
         read("\n".join(lines))
     assert time.process_time() - started < 30
+    many = "a: &a [" + ", ".join("x" * 150) + "]\nb: [" + ", ".join(["*a"] * 100) + "]"
+    assert len(read(many).tree["b"]) == 100
     assert read("a: &a [1]\n" + "\n".join(f"b{n}: *a" for n in range(50))).tree["b49"] == [1]
 
 

@@ -15,7 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from function import review as reviews
+from function.policy import load
 from function.record.event_format import EVENT_BYTES_MAX, PREFIX, EventFormat
+from function.recorder import Recorder
+from function.redaction import Redactor, default_rules
 
 HERE = pathlib.Path(__file__).resolve().parent
 GOLDEN = HERE / "golden" / "event.ndjson"
@@ -260,6 +263,25 @@ def test_an_event_leaves_out_the_old_object_before_falcos_limit():
         assert annotations.get(PREFIX + "omitted") == (None if fits else "old-object")
 
 
+@pytest.mark.parametrize(
+    ("subresource", "options", "verb"),
+    [
+        ("portforward", {"kind": "PodPortForwardOptions", "ports": [80]}, "get"),
+        ("portforward", {"kind": "PodPortForwardOptions", "ports": []}, "create"),
+        ("portforward", {"kind": "PodPortForwardOptions"}, "create"),
+        ("portforward", {"kind": "PodPortForwardOptions", "ports": "80"}, "create"),
+        ("portforward", None, "create"),
+        ("exec", {"kind": "PodExecOptions", "ports": [80], "command": ["sh"]}, "create"),
+    ],
+)
+def test_a_port_forward_that_names_ports_is_a_get(subresource, options, verb):
+    """Kubernetes asks for them with WebSockets, which start with a GET; those who POST have them in their streams."""
+    sent = review(operation="CONNECT", subResource=subresource, options=None, object=options)
+    for level in ("Request", "Metadata"):
+        event = render(sent, level=level)
+        assert (event["verb"], event["annotations"][PREFIX + "inferred"]) == (verb, "verb")
+
+
 @pytest.mark.parametrize("operation", ["CREATE", "UPDATE", "DELETE", "CONNECT"])
 def test_nothing_of_the_objects_at_level_metadata(operation):
     """Whatever the caller left in them: names, uid and resourceVersion are all that comes out."""
@@ -270,6 +292,29 @@ def test_nothing_of_the_objects_at_level_metadata(operation):
     event = render(body, level="Metadata", changes=b'[{"op":"add","path":"/a","value":"m4rker"}]')
     assert "requestObject" not in event
     assert "m4rker" not in json.dumps(event)
+
+
+@pytest.mark.parametrize(
+    ("omitted", "of_connect", "of_others"),
+    [
+        ([], "ResponseStarted", "ResponseComplete"),
+        (["RequestReceived", "Panic"], "ResponseStarted", "ResponseComplete"),
+        (["ResponseStarted"], "ResponseComplete", "ResponseComplete"),
+        (["ResponseComplete"], "ResponseStarted", None),
+        (["ResponseStarted", "ResponseComplete"], None, None),
+    ],
+)
+@pytest.mark.parametrize("by_rule", [True, False])
+def test_an_event_has_a_stage_that_the_policy_leaves(omitted, of_connect, of_others, by_rule):
+    """As the API server, which has a CONNECT at both stages and the rest at one: no Event at a stage that is omitted."""
+    rule = {"level": "Request"}
+    whole = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [rule]}
+    (rule if by_rule else whole)["omitStages"] = omitted
+    recorder = Recorder(load(json.dumps(whole)), Redactor(default_rules()), EventFormat())
+    for operation, stage in (("CREATE", of_others), ("CONNECT", of_connect), ("DELETE", of_others)):
+        sent = review(operation, subResource="exec", options=None)
+        _, line, _ = recorder.record_head(sent, received_ns=RECEIVED_NS, cluster="")
+        assert (line and json.loads(line)["stage"]) == stage
 
 
 @pytest.mark.parametrize(("operation", "code"), [("CREATE", 201), ("UPDATE", 200), ("DELETE", 200), ("CONNECT", 101)])

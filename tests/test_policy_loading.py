@@ -96,6 +96,43 @@ REFUSED_FILES = [
     ("deep YAML", HEAD + "rules: " + "[" * 5000, ["file"]),
     ("deep JSON", '{"rules": ' + "[" * 100_000, ["file"]),
     ("nothing but an anchor to itself", "&a [*a]", ["file"]),
+    ("a recursive anchor", HEAD + "rules: &a [{level: None, users: *a}]", ["file"]),
+    ("a tag that its value is not", HEAD + "rules: [{level: None, users: [!!timestamp x]}]", ["file"]),
+    ("a number that is none", HEAD + "rules: [{level: None, users: [!!float ]}]", ["file"]),
+    ("a number that JSON has not", HEAD + "rules: [{level: None}]\nunknown: .nan", ["file"]),
+    ("an infinite one", HEAD + "rules: [{level: None}]\nunknown: -.inf", ["file"]),
+    (
+        "twice in JSON",
+        '{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Request", "level": "None"}]}',
+        ["level"],
+    ),
+    ("its kind in another case", HEAD + "KIND: Policy\nrules: [{level: None}]", ["KIND"]),
+    (
+        "apiVersion in another case",
+        "APIVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: None}]",
+        ["APIVersion", "apiVersion"],
+    ),
+    ("a name that is a number", HEAD + "metadata: {name: 1}\nrules: [{level: None}]", ["metadata.name"]),
+    (
+        "a label that is one",
+        HEAD + "metadata: {labels: {a: 1, b: null}}\nrules: [{level: None}]",
+        ["metadata.labels.a"],
+    ),
+    (
+        "a time that is none",
+        HEAD + "metadata: {creationTimestamp: 2026-02-29T10:00:00Z}\nrules: [{level: None}]",
+        ["metadata.creationTimestamp"],
+    ),
+    (
+        "an owner without a list",
+        HEAD + "metadata: {ownerReferences: {uid: a}}\nrules: [{level: None}]",
+        ["metadata.ownerReferences"],
+    ),
+    (
+        "metadata wrong in more ways",
+        HEAD + "metadata: {finalizers: [1], generation: x, ownerReferences: [{controller: 1}]}\nrules: [{level: None}]",
+        ["metadata.finalizers[0]", "metadata.generation", "metadata.ownerReferences[0].controller"],
+    ),
 ]
 
 WARNED = [
@@ -103,12 +140,12 @@ WARNED = [
     ("of a rule", HEAD + "rules: [{level: None}, {level: None, verb: [get]}]", ["rules[1].verb: unknown field"]),
     ("of a resource", HEAD + "rules:\n- level: None\n  resources:\n  - group: a\n    verbs: [get]", ["rules[0].resources[0].verbs: unknown field"]),
     ("a field that comes twice", HEAD + "rules:\n- level: Request\n  level: None", ["level: appears twice"]),
-    ("twice in JSON", '{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Request", "level": "None"}]}', ["level: appears twice"]),
     ("a second document", HEAD + "rules: [{level: None}]\n---\nrules: nonsense", ["file: only the first"]),
     ("no kind", "apiVersion: audit.k8s.io/v1\nrules: [{level: None}]", ["kind: missing"]),
     ("a key that is a number", HEAD + "1: 2\nrules: [{level: None}]", ["1: unknown field"]),
     ("nothing", HEAD + "rules:\n- &a\n  level: None\n- <<: *a\n  level: None", []),
-    ("nothing in metadata", HEAD + "metadata: {name: a, owner: b}\nrules: [{level: None}]", []),
+    ("nothing in metadata", HEAD + "metadata: {name: a, creationTimestamp: 2024-02-29T1:00:00.5+01:00, generation: 3, labels: {a: null}}\nrules: [{level: None}]", []),
+    ("an unknown field in it", HEAD + "metadata: {name: a, owner: b}\nrules: [{level: None}]", ["metadata.owner: unknown field"]),
 ]  # fmt: skip
 
 

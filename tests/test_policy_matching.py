@@ -6,14 +6,15 @@ import json
 import string
 from pathlib import Path
 
+import msgspec
 import pytest
 from counts import counts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_slow_matcher import level_of
 
-from function.policy import Decision, Level, Matcher, PolicyError, Stage, load
-from function.policy.matching import Attributes, decide
+from function.policy import Decision, GroupResources, Level, Matcher, Policy, PolicyError, Rule, Stage, load
+from function.policy.matching import KEY_CHARACTERS_MAX, Attributes, _characters, attributes, decide
 from function.review import Request, decode
 
 DATA = Path(__file__).parent / "data"
@@ -202,6 +203,7 @@ APART = [
     ("any subresource", {"resources": [{"resources": ["pods"]}]}, {}, {"subresource": "a"}),
     ("slashes", {"resources": [{"resources": ["a/b/c"]}]}, {"resource": "a/b", "subresource": "c"}, {"resource": "y", "subresource": "c"}),
     ("more slashes", {"resources": [{"resources": ["a/b/*"]}]}, {"resource": "a/b", "subresource": "c"}, {"resource": "y", "subresource": "c"}),
+    ("a resource named *", {"resources": [{"resources": ["*/*"]}]}, {"resource": "*", "subresource": "a"}, {"resource": "y", "subresource": "a"}),
     ("name", {"resources": [{"resources": ["pods"], "resourceNames": ["a"]}]}, {"operation": "DELETE", "name": "a"}, {"operation": "DELETE", "name": "b"}),
     ("stage", {"omitStages": ["ResponseComplete"]}, {"operation": "CONNECT"}, {"operation": "CREATE"}),
 ]  # fmt: skip
@@ -217,7 +219,7 @@ def test_what_a_rule_tells_apart_is_remembered_apart(rule, caught, other):
             assert matcher.decide(request(**sent)).level == ("Metadata" if sent is caught else "None")
 
 
-def test_the_decision_says_which_rule_and_which_stage():
+def test_the_decision_says_which_rule_and_which_stages_are_omitted():
     matcher = Matcher(
         policy(
             {"level": "Metadata", "users": ["a"]},
@@ -226,9 +228,10 @@ def test_the_decision_says_which_rule_and_which_stage():
         )
     )
     attach = {"operation": "CONNECT", "resource": "pods/attach"}
-    assert matcher.decide(request(user="a")) == Decision(Level.METADATA, True, 0, Stage.RESPONSE_COMPLETE)
-    assert matcher.decide(request(user="a", **attach)) == Decision(Level.METADATA, True, 0, Stage.RESPONSE_STARTED)
-    assert matcher.decide(request(user="b", **attach)) == Decision(Level.REQUEST, True, 1, Stage.RESPONSE_COMPLETE)
+    assert matcher.decide(request(user="a")) == Decision(Level.METADATA, True, 0)
+    assert matcher.decide(request(user="a", **attach)) == Decision(Level.METADATA, True, 0)
+    omitted = frozenset({Stage.RESPONSE_STARTED})
+    assert matcher.decide(request(user="b", **attach)) == Decision(Level.REQUEST, True, 1, omitted)
     assert matcher.decide(request(resource="x")) == Decision(Level.NONE, rule=None)
 
 
@@ -345,6 +348,56 @@ def test_agrees_with_the_slow_matcher(count):
     every()
 
 
+# What no API server sends, in reviews and in rules; few, so that they meet.
+ODD = ["", "*", "/", "*/*", "a", "b", "a/b", "*/a", "a/", "/b", "a/b/*", "\u00e9", "\0", "\U0001f600/*", "x" * 2000]
+
+
+@counts(200, 20_000)
+def test_memory_changes_no_decision_whatever_is_sent(count):
+    """One forged review must not decide what becomes of real ones."""
+    odd = st.sampled_from(ODD)
+    none, odds = st.just(frozenset()), st.frozensets(odd, max_size=4)
+    seldom = none | none | none | odds
+    rule = st.builds(
+        Rule,
+        st.sampled_from(Level),
+        users=seldom,
+        user_groups=seldom,
+        verbs=none | none | st.frozensets(st.sampled_from([*VERBS, "*", ""]), max_size=2),
+        namespaces=seldom,
+        resources=st.lists(st.builds(GroupResources, odd | st.just("*"), odds, seldom), max_size=2).map(tuple),
+        omit_stages=none | st.frozensets(st.sampled_from(Stage), max_size=2),
+    )
+    sent = st.builds(
+        as_is,
+        operation=st.sampled_from(["CREATE", "UPDATE", "DELETE", "CONNECT"]),
+        what=st.tuples(odd, odd, odd),
+        name=odd,
+        namespace=odd,
+        user=odd,
+        groups=some(ODD),
+    )
+
+    @settings(max_examples=count, deadline=None)
+    @given(st.lists(rule, min_size=1, max_size=3), st.lists(sent, min_size=5, max_size=20))
+    def every(rules, requests):
+        policy = Policy(tuple(rules))
+        matcher = Matcher(policy)
+        for request in [*requests, *requests]:
+            assert matcher.decide(request) == decide(policy, attributes(request))
+        assert all(_characters(key) <= KEY_CHARACTERS_MAX for key in matcher._decisions)
+
+    every()
+
+
+def as_is(*, what, **fields):
+    """Return a request with these values, whether or not an API server could send them."""
+    group, resource, subresource = what
+    whole = review(**fields)["request"]
+    whole["requestResource"] = {"group": group, "version": "v1", "resource": resource}
+    return msgspec.convert({**whole, "requestSubResource": subresource, "object": msgspec.Raw(b"null")}, Request)
+
+
 def recorded_reviews():
     return [decode(line) for line in (DATA / "reviews.ndjson").read_bytes().splitlines()]
 
@@ -387,6 +440,16 @@ def test_what_no_rule_looks_at_takes_no_memory():
                 )
             )
     assert len(matcher._decisions) == 2  # one for each verb
+
+
+def test_a_long_key_is_not_remembered():
+    """One user in all the groups that a policy names: each combination would be another key."""
+    groups = [f"group-{index}" for index in range(500)]
+    matcher = Matcher(policy({"level": "Metadata", "userGroups": groups}))
+    assert matcher.decide(request(groups=groups)).level == "Metadata"
+    assert not matcher._decisions
+    assert matcher.decide(request(groups=groups[:50])).level == "Metadata"
+    assert len(matcher._decisions) == 1
 
 
 def test_memory_is_bounded():

@@ -165,6 +165,7 @@ def test_filters_by_verb_and_subresource(tmp_path, capfdbinary):
             record(0, "created", resource=pods),
             record(1, "bound", resource=pods, subResource="binding"),
             record(2, "gone", operation="DELETE", object=None),
+            record(3, "reached", resource=pods, subResource="portforward", operation="CONNECT", object={"ports": [80]}),
         ],
     )
 
@@ -173,7 +174,8 @@ def test_filters_by_verb_and_subresource(tmp_path, capfdbinary):
 
     assert found("--verb", "delete") == ["gone"]
     assert found("--verb", "create", "--verb", "delete") == ["created", "bound", "gone"]
-    assert found("--resource", "pods") == ["created", "bound"]
+    assert found("--verb", "get") == ["reached"]
+    assert found("--resource", "pods") == ["created", "bound", "reached"]
     assert found("--resource", "pods/binding") == found("--resource", "*/binding") == ["bound"]
     assert found("--resource", "pods", "--verb", "delete") == []
 

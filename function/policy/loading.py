@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
+from .object_meta import OBJECT_META, Shape, is_int64, is_time
 from .policy import SHOWN_LENGTH_MAX, GroupResources, Level, Policy, Rule, Stage
 
 API_VERSION = "audit.k8s.io/v1"
@@ -46,8 +47,8 @@ def load(text: str | bytes) -> Policy:
     except documents.DocumentError as error:
         raise PolicyError([f"file: {error}"]) from None
     document = _Document()
-    for key, _ in content.twice:
-        document.warnings.append(f"{key[:SHOWN_LENGTH_MAX]}: appears twice in one mapping, the last one counts")
+    for key, line in content.twice:
+        document.twice(key, line)
     if not content.is_one:
         document.warnings.append("file: only the first YAML document is read")
     policy = document.policy(content.tree)
@@ -76,14 +77,22 @@ class _Document:
     mistakes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    def twice(self, key: str, line: int) -> None:
+        """Tell of a key that is there twice. Of YAML the API server takes the last, of JSON something of both."""
+        told = f"{key[:SHOWN_LENGTH_MAX]}: appears twice in one mapping"
+        if line:
+            self.warnings.append(f"{told}, the last one counts")
+        else:
+            self.mistakes.append(f"{told}: write it once (of JSON, the API server would merge the two)")
+
     def policy(self, tree: object) -> Policy:
         fields = self._fields(tree, "", _POLICY_FIELDS)
-        if self.mistakes:
-            return Policy(())  # not a mapping: what it lacks besides is no news
+        if not isinstance(tree, dict) and tree is not None:
+            return Policy(())  # what it lacks besides is no news
         self._check_type(fields)
         stages = self._stages(fields.get("omitStages"), "omitStages")
         omit = self._boolean(fields.get("omitManagedFields"), "omitManagedFields") or False
-        self._fields(fields.get("metadata"), "metadata", None)
+        self._shaped(fields.get("metadata"), "metadata", OBJECT_META)
         rules = tuple(
             self._rule(rule, f"rules[{index}]", stages, omit)
             for index, rule in enumerate(self._list(fields.get("rules"), "rules"))
@@ -93,6 +102,11 @@ class _Document:
         return Policy(rules, tuple(self.warnings))
 
     def _check_type(self, fields: dict[str, Any]) -> None:
+        for name in fields:
+            # The API server looks for these two in any case, for the others not.
+            meant = {"apiversion": "apiVersion", "kind": "kind"}.get(name.casefold(), name)
+            if name != meant:
+                self._wrong(name[:SHOWN_LENGTH_MAX], f"Unsupported value: write {meant}")
         for name, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
             value = self._string(fields.get(name), name)
             if value == "" and name == "kind":
@@ -182,7 +196,7 @@ class _Document:
 
     # Go's decoding of one value: null is the zero value, another type is a mistake.
 
-    def _fields(self, value: object, path: str, known: frozenset[str] | None) -> dict[str, Any]:
+    def _fields(self, value: object, path: str, known: Collection[str] | None) -> dict[str, Any]:
         if value is None:
             return {}
         if not isinstance(value, dict):
@@ -222,6 +236,20 @@ class _Document:
         self._type(path, "true or false", value)
         return None
 
+    def _shaped(self, value: object, path: str, shape: Shape) -> None:
+        """Check a value that nobody reads."""
+        if isinstance(shape, list):
+            for index, item in enumerate(self._list(value, path)):
+                self._shaped(item, f"{path}[{index}]", shape[0])
+        elif isinstance(shape, tuple):
+            for name, item in self._fields(value, path, None).items():
+                self._shaped(item, f"{path}.{name[:SHOWN_LENGTH_MAX]}", shape[0])
+        elif isinstance(shape, Mapping):
+            for name, item in self._fields(value, path, shape.keys()).items():
+                self._shaped(item, f"{path}.{name}", shape.get(name, "any"))
+        elif value is not None and not _SHAPED[shape](value):
+            self._type(path, _EXPECTED[shape], value)
+
     def _type(self, path: str, expected: str, value: object) -> None:
         # A file that is no mapping may be anything, a mounted secret by mistake: it is not shown.
         shown = f"{_shown(value)}: " if path else ""
@@ -246,6 +274,19 @@ _RULE_FIELDS = frozenset(
     }
 )
 _GROUP_RESOURCES_FIELDS = frozenset({"group", "resources", "resourceNames"})
+_SHAPED: dict[str, Callable[[object], bool]] = {
+    "string": lambda value: isinstance(value, str),
+    "boolean": lambda value: isinstance(value, bool),
+    "int64": is_int64,
+    "time": is_time,
+    "any": lambda _: True,
+}
+_EXPECTED = {
+    "string": "a string",
+    "boolean": "true or false",
+    "int64": "a whole number",
+    "time": "a time such as 2026-11-28T10:00:00Z",
+}
 
 
 def _is_dns_subdomain(text: str) -> bool:

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from ..review import Request
 from .policy import GroupResources, Level, Policy, Rule, Stage
 
 DECISIONS_MAX = 4096
+
+# The words of a key are the policy's own, but one user may be in thousands of its groups.
+KEY_CHARACTERS_MAX = 1024
 
 _CREATE = frozenset({"create"})
 _UPDATE = frozenset({"update", "patch"})
@@ -31,22 +34,22 @@ _DELETECOLLECTION = frozenset({"deletecollection"})
 VERBS = _CREATE | _UPDATE | _DELETE | _DELETECOLLECTION
 
 # The native log has a CONNECT (an exec, a port-forward) at both stages, everything else that we see at the second.
-# We write one record, at the first stage that the policy leaves.
-_STAGES_OF_CONNECT = (Stage.RESPONSE_STARTED, Stage.RESPONSE_COMPLETE)
-_STAGES = (Stage.RESPONSE_COMPLETE,)
+# We write one record; a policy that omits every stage that it could stand for wants none.
+_STAGES_OF_CONNECT = frozenset({Stage.RESPONSE_STARTED, Stage.RESPONSE_COMPLETE})
+_STAGES = frozenset({Stage.RESPONSE_COMPLETE})
 
 
 class Decision(NamedTuple):
     """What to record of a review.
 
     ``level`` None means nothing. ``rule`` is the index of the rule that decided, None when no rule matched.
-    ``stage`` is the stage that the record stands for.
+    ``omit_stages`` are the stages at which the policy wants no record.
     """
 
     level: Level
     omit_managed_fields: bool = False
     rule: int | None = None
-    stage: Stage = Stage.RESPONSE_COMPLETE
+    omit_stages: frozenset[Stage] = frozenset()
 
 
 class Attributes(NamedTuple):
@@ -99,8 +102,8 @@ class Matcher:
     """A compiled policy. `decide` is called for every review; one thread calls it.
 
     Decisions are remembered by what the rules can tell apart and nothing else: an attribute that no rule looks at is
-    not in the key, and a value that no rule mentions counts as "another" one. So the memory is bounded twice, by the
-    policy's own words and by ``decisions_max`` entries (the oldest goes), and no sender can fill it with names.
+    not in the key, and a value that no rule mentions counts as "another" one. So the memory is bounded by the policy's
+    own words, by ``decisions_max`` entries and by `KEY_CHARACTERS_MAX`, and no sender can fill it with names.
     """
 
     __slots__ = ("_constant", "_decisions", "_decisions_max", "_policy", "_words")
@@ -108,7 +111,7 @@ class Matcher:
     def __init__(self, policy: Policy, *, decisions_max: int = DECISIONS_MAX) -> None:
         self._policy = policy
         self._words = _Words(policy)
-        self._decisions: dict[tuple[object, ...], Decision] = {}
+        self._decisions: dict[_Key, Decision] = {}
         self._decisions_max = decisions_max
         self._constant = None if self._words.any else decide(policy, _NOBODY)
 
@@ -123,7 +126,9 @@ class Matcher:
         except KeyError:
             return self._remembered(key, decide(self._policy, what))
 
-    def _remembered(self, key: tuple[object, ...], decision: Decision) -> Decision:
+    def _remembered(self, key: _Key, decision: Decision) -> Decision:
+        if _characters(key) > KEY_CHARACTERS_MAX:
+            return decision
         if len(self._decisions) >= self._decisions_max:
             self._decisions.clear()  # one step: large reviews are decided on a thread of their own
         self._decisions[key] = decision
@@ -134,10 +139,9 @@ def decide(policy: Policy, what: Attributes) -> Decision:
     """Return the decision of the first rule that matches, without remembering it."""
     for index, rule in enumerate(policy.rules):
         if matches(rule, what):
-            for stage in _STAGES_OF_CONNECT if what.connect else _STAGES:
-                if stage not in rule.omit_stages:
-                    return Decision(rule.level, rule.omit_managed_fields, index, stage)
-            return Decision(Level.NONE, rule=index)
+            if rule.omit_stages >= (_STAGES_OF_CONNECT if what.connect else _STAGES):
+                return Decision(Level.NONE, rule=index)
+            return Decision(rule.level, rule.omit_managed_fields, index, rule.omit_stages)
     return Decision(Level.NONE)
 
 
@@ -175,6 +179,24 @@ def _matches_resource(entry: GroupResources, what: Attributes) -> bool:
 _NOBODY = Attributes(_CREATE, False, "", (), "", "", "", "", "")
 
 
+# Operation, user, the user's groups, namespace, API group, resource, subresource, name: None is "another" one.
+_Key: TypeAlias = tuple[
+    tuple[frozenset[str], bool] | None,
+    str | None,
+    frozenset[str] | None,
+    str | None,
+    str | None,
+    str | None,
+    str | None,
+    str | None,
+]
+
+
+def _characters(key: _Key) -> int:
+    _, user, groups, *others = key
+    return sum(map(len, groups or ())) + sum(len(word) for word in (user, *others) if word)
+
+
 class _Words:
     """Every word that a policy's rules compare with: two reviews that differ in no such word get the same decision."""
 
@@ -199,9 +221,10 @@ class _Words:
         self.namespaces = _union(rule.namespaces for rule in rules)
         self.names = _union(entry.resource_names for entry in entries)
         self.groups = frozenset(entry.group for entry in entries) - {"*"}
-        # A pattern can match with any of its parts around a slash, or with the whole of it.
+        # A pattern can match with any of its parts around a slash, or with the whole of it. A * is a word like any
+        # other here: in */* it is what a resource of that name (which no API server has) is compared with.
         cuts = [(pattern, slash.start()) for pattern in patterns for slash in re.finditer("/", pattern)]
-        self.resources = (patterns | {pattern[:at] for pattern, at in cuts}) - {"*"}
+        self.resources = patterns | {pattern[:at] for pattern, at in cuts}
         self.subresources = frozenset(pattern[at + 1 :] for pattern, at in cuts)
         self.operation = any(rule.verbs for rule in rules) or any(
             not rule.omit_stages.isdisjoint(_STAGES_OF_CONNECT) for rule in rules
@@ -216,7 +239,7 @@ class _Words:
             or patterns - {"*"}
         )
 
-    def key(self, what: Attributes) -> tuple[object, ...]:
+    def key(self, what: Attributes) -> _Key:
         verbs, connect, user, groups, namespace, group, resource, subresource, name = what
         return (
             (verbs, connect) if self.operation else None,

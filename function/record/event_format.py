@@ -6,6 +6,7 @@ docs/events.md says which fields are exact, which are inferred, and what can nev
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import msgspec
 import orjson
@@ -40,7 +41,15 @@ class EventFormat:
         self._infer_status = infer_status
 
     def render(
-        self, review: Review, *, level: str, received_ns: int, now_ns: int, cluster: str, changes: bytes | None
+        self,
+        review: Review,
+        *,
+        level: str,
+        received_ns: int,
+        now_ns: int,
+        cluster: str,
+        changes: bytes | None,
+        omit_stages: Collection[str] = (),
     ) -> bytes:
         """Return the Event; see `Format`. At level Metadata nothing of the objects is in it."""
         request = review.request
@@ -58,7 +67,7 @@ class EventFormat:
             b'{"kind":"Event","apiVersion":"audit.k8s.io/v1",',
             _encode(level),
             _encode(request.uid),
-            b'"stage":"ResponseStarted",' if request.operation == "CONNECT" else b'"stage":"ResponseComplete",',
+            _stage(request, omit_stages),
             facts.uri.encode(),
             facts.verb.encode(),
             _user(request),
@@ -72,6 +81,13 @@ class EventFormat:
                 _annotations(review, facts, cluster, changes, old_object),
             ),
         )
+
+
+def _stage(request: Request, omit_stages: Collection[str]) -> bytes:
+    """Return the member: for a CONNECT the first of its two stages, unless the policy omits that one."""
+    if request.operation == "CONNECT" and "ResponseStarted" not in omit_stages:
+        return b'"stage":"ResponseStarted",'
+    return b'"stage":"ResponseComplete",'
 
 
 class _Facts(msgspec.Struct, gc=False):

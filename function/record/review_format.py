@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 
 import orjson
 
@@ -18,10 +19,18 @@ class ReviewFormat:
     """A `Format`. Behind ``request``: requestReceivedTimestamp, and cluster, changes, degraded where they apply."""
 
     def render(
-        self, review: Review, *, level: str, received_ns: int, now_ns: int, cluster: str, changes: bytes | None
+        self,
+        review: Review,
+        *,
+        level: str,
+        received_ns: int,
+        now_ns: int,
+        cluster: str,
+        changes: bytes | None,
+        omit_stages: Collection[str] = (),
     ) -> bytes:
         """Return the record; see `Format`. The level shows in what is left of the objects."""
-        del level, now_ns
+        del level, now_ns, omit_stages
         more = _cluster(cluster) if cluster else b""
         if changes is not None:
             more += b',"changes":' + changes

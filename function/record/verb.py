@@ -57,7 +57,7 @@ class Verb(NamedTuple):
 
 _CREATE, _UPDATE, _DELETE, _COLLECTION = map(Verb, ["create", "update", "delete", "deletecollection"])
 _PATCH, _FORCED_APPLY = Verb("patch", inferred=True), Verb("patch", inferred=True, forced=True)
-_CONNECT = Verb("create", inferred=True)
+_POSTED, _GOT = Verb("create", inferred=True), Verb("get", inferred=True)
 
 
 class _User(Protocol):
@@ -74,6 +74,8 @@ class _Request(Protocol):
     def name(self) -> str: ...
     @property
     def userInfo(self) -> _User: ...  # noqa: N802 - Kubernetes' own spelling
+    @property
+    def object(self) -> bytes | Raw: ...
 
 
 def verb_of(request: _Request, resource: Resource, subresource: str, manager: str, written: Metadata) -> Verb:
@@ -81,14 +83,14 @@ def verb_of(request: _Request, resource: Resource, subresource: str, manager: st
 
     ``manager`` is the field manager that the client named, ``written`` the metadata of the new object. Server-side
     apply is certain, it marks its own entry; other PATCHes show only in who sent them. An UPDATE without either sign
-    is an ``update``, which it nearly always is, but need not be. The verb of a CONNECT is unknown: GET and POST both
-    are; ``create`` is what its authorisation asks for in every version.
+    is an ``update``, which it nearly always is, but need not be. Whether a CONNECT was GET or POST is unknown: it is
+    a ``create``, but where only a GET makes sense.
     """
     user = request.userInfo.username
     if request.operation == "DELETE":
         return _DELETE if request.name else _COLLECTION
     if request.operation == "CONNECT":
-        return _CONNECT
+        return _GOT if subresource == "portforward" and _names_ports(request.object) else _POSTED
     if _applied(manager, subresource, written):
         return _FORCED_APPLY if user.startswith(_CONTROLLERS) else _PATCH
     if request.operation == "CREATE":
@@ -99,6 +101,24 @@ def verb_of(request: _Request, resource: Resource, subresource: str, manager: st
         or (not manager and _by_hand(user, resource, subresource, written))
     )
     return _PATCH if patched else _UPDATE
+
+
+class _PortForwardOptions(msgspec.Struct, gc=False):
+    ports: list[Raw] | None = None
+
+
+_port_forward_options = msgspec.json.Decoder(_PortForwardOptions).decode
+
+
+def _names_ports(options: bytes | Raw) -> bool:
+    """Whether a port-forward names its ports in the query, as plain WebSockets need it, which start with a GET.
+
+    Whoever speaks SPDY (kubectl, client-go) names them in its streams (k8s.io/api/core/v1, PodPortForwardOptions).
+    """
+    try:
+        return bool(_port_forward_options(options).ports)
+    except (msgspec.DecodeError, RecursionError):
+        return False
 
 
 # Field managers of commands that send nothing but patches for what exists already (kubectl/pkg/cmd; Helm 3).

@@ -15,6 +15,7 @@ _IN_THE_LINE = ("uid", "name", "user", "namespace", "group", "cluster", "resourc
 # An Event has its verb; a review only its operation, which these verbs are inferred from.
 _OPERATIONS = {
     "create": ("CREATE", "CONNECT"),
+    "get": ("CONNECT",),
     "update": ("UPDATE",),
     "patch": ("UPDATE", "CREATE"),
     "delete": ("DELETE",),
