@@ -39,8 +39,9 @@ def _hints(field: str, values: Sequence[str], seen: set[str]) -> list[str]:
         if value in seen or "*" in value:
             continue
         if field == "verb" and value in READS:
+            verbs = ", ".join(sorted(VERBS))
             hints.append(
-                f"--verb {value}: reads reach no webhook, only a get of exec, attach, portforward or proxy does; other verbs are {', '.join(sorted(VERBS))}"
+                f"--verb {value}: reads reach no webhook, only execs and the like; the other verbs are {verbs}"
             )
             continue
         near = difflib.get_close_matches(value, seen | (VERBS if field == "verb" else set()), 1, 0.6)
