@@ -64,7 +64,7 @@ class Source:
         while low < high:  # the last segment whose first record is older
             middle = (low + high + 1) // 2
             received = self._received_at(numbers[middle], 0)[0]
-            # One without a record tells nothing: then rather too far back than too late.
+            # One without a record says nothing: rather start too early than too late.
             low, high = (middle, high) if 0 < received < since_ns else (low, middle - 1)
         if numbers:
             self._number = numbers[low]

@@ -274,7 +274,7 @@ class Forwarder:
         return known[1]
 
     def _received(self, path: str, position: checkpoints.Position) -> float:
-        """Return when the first record behind ``position`` was received, 0 where that cannot be told."""
+        """Return when the first record behind ``position`` was received, 0 where that is unknown."""
         reader = Reader(path, position, self._files)
         with contextlib.suppress(OSError, reading.NotARecord, IndexError):
             try:

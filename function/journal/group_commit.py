@@ -1,6 +1,6 @@
 """Group commit: records that wait together share one write and one fdatasync.
 
-The event loop gathers what its turn brings, one thread stores it and tells the loop once for the whole group. The
+The event loop gathers what its turn brings, one thread stores it and notifies the loop once for the whole group. The
 loop itself never touches the disk, so a disk that hangs blocks no health probe: it only lets deadlines pass.
 """
 
@@ -180,7 +180,7 @@ class Journal:
         self._expiry = self._loop.call_later(EXPIRY_SECONDS, self._expire) if self._taken else None
 
     def _settle(self, entries: Iterable[Entry], error: Exception | None) -> None:
-        """Tell each who waits, once, and let go of the lines."""
+        """Notify each waiter once, and drop the lines."""
         for entry in entries:
             if entry.line is not None:
                 entry.line = None

@@ -48,7 +48,7 @@ def _elapsed() -> float:
 
 
 class Usage(Protocol):
-    """What a sweep tells: totals in bytes, and what it found or let go."""
+    """What a sweep reports: totals in bytes, and what it found or removed."""
 
     def measured(self, *, segments: int, journal_bytes: int, free_bytes: int) -> None: ...
     def removed(self, segments: int) -> None: ...

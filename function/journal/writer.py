@@ -41,7 +41,7 @@ _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Observer(Protocol):
-    """What the journal tells about itself; counted in records, bytes and seconds."""
+    """What the journal reports about itself; counted in records, bytes and seconds."""
 
     def wrote(self, records: int, size: int) -> None: ...
     def synced(self, seconds: float) -> None: ...
@@ -81,7 +81,7 @@ class Writer:
     """The only writer of one process directory. Not thread-safe: one thread owns it.
 
     ``journal_dir`` may be missing: directory and segment appear with the first record. ``random`` returns the
-    eight hexadecimal digits of a directory's name; ``on_cut`` is told which segment was closed, and its records.
+    eight hexadecimal digits of a directory's name; ``on_cut`` is called with the closed segment and its records.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ class ObjectReference(NamedTuple):
     name: str
 
     def path(self) -> str:
-        """Return ``group/resource/namespace/name``: what tells objects apart."""
+        """Return ``group/resource/namespace/name``: what distinguishes objects."""
         return f"{self.group}/{self.resource}/{self.namespace}/{self.name}"
 
 

@@ -1,4 +1,4 @@
-"""The path and the query that a request must have had, as far as its review tells (pure)."""
+"""The path and the query that a request must have had, as far as its review shows it (pure)."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class ManagedFields(msgspec.Struct, gc=False):
 
 
 class Metadata(msgspec.Struct, gc=False):
-    """The part of an object's metadata that tells how it was written."""
+    """The part of an object's metadata that shows how it was written."""
 
     name: str = ""
     generateName: str = ""  # noqa: N815 - Kubernetes' own spelling
@@ -66,7 +66,7 @@ class _User(Protocol):
 
 
 class _Request(Protocol):
-    """What of an AdmissionRequest tells the verb."""
+    """The part of an AdmissionRequest that shows the verb."""
 
     @property
     def operation(self) -> str: ...

@@ -33,7 +33,7 @@ class TookTooMuch(Exception):  # noqa: N818 - the caller's action is one: record
 
 
 class Task(msgspec.Struct):
-    """What the child is told before it gets a body: how to record it. ``recorder`` is pickled, empty for the last."""
+    """What the child gets before a body: how to record it. ``recorder`` is pickled, empty for the last."""
 
     recorder: bytes
     received_ns: int

@@ -11,7 +11,7 @@ class Bounds(msgspec.Struct, frozen=True):
     """Of one process. The defaults are what is served with; tests give others."""
 
     connections: int = 4096
-    # Longer than the caller's: Go's client keeps idle connections 90 s, Envoy an hour unless told otherwise. A POST
+    # Longer than the caller's: Go's client keeps idle connections 90 s, Envoy an hour by default. A POST
     # that races our close fails, and a webhook that fails admits unrecorded.
     keep_alive_seconds: float = 150.0
     handshake_seconds: float = 8.0

@@ -135,7 +135,7 @@ class Listener:
         self._spawn(self._connections.look_after(self._bounds.sweep_seconds))
 
     def stop(self) -> None:
-        """Accept no more, and look after none any more."""
+        """Accept no more connections, and forget those there are."""
         for task in list(self._tasks):
             task.cancel()
         self._listening.close()

@@ -316,5 +316,5 @@ class _Rows:
 def _reader_left_within(milliseconds: int) -> bool:
     """Wait, and return whether standard output's reader is gone."""
     poller = select.poll()
-    poller.register(sys.stdout.fileno(), 0)  # errors and hang-ups are always told
+    poller.register(sys.stdout.fileno(), 0)  # errors and hang-ups are always reported
     return bool(poller.poll(milliseconds))
