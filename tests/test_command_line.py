@@ -135,6 +135,13 @@ def test_completion_in_bash(line, offered):
 
 
 @pytest.mark.skipif(not shutil.which("zsh"), reason="no zsh here")
-def test_completion_loads_in_zsh():
+def test_completion_in_zsh():
+    """As zsh's own bashcompinit calls it: what begins otherwise zsh leaves out itself."""
     script = "autoload -U compinit && compinit -D\n" + completion.script("zsh")
-    assert subprocess.run(["zsh", "-fc", script], capture_output=True, text=True, check=True).stderr == ""
+    script += (
+        "call() { emulate -L sh; setopt kshglob noshglob braceexpand; COMP_WORDS=(kube-audit-function clusters r)\n"
+        'COMP_CWORD=2; _kube_audit_function; print -l "${COMPREPLY[@]}"; }; call'
+    )
+    finished = subprocess.run(["zsh", "-fc", script], capture_output=True, text=True, check=True)
+    offered = [word for word in finished.stdout.split() if word.startswith("r")]
+    assert (offered, finished.stderr) == (["rotate", "remove"], "")

@@ -15,14 +15,15 @@ __all__ = ["main", "parser"]
 
 EXAMPLES = f"""
 source <({PROGRAM} completion bash)
-kube-audit-function completion zsh > ~/.zfunc/_kube-audit-function
+source <({PROGRAM} completion zsh)
 """
 
 _SCRIPT = """\
 # Completion of kube-audit-function, for {shell}: source this.
 {before}_kube_audit_function() {{
-    local current="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}" path="" word words=""
-    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+    local current="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}" path="" word words="" number
+    for ((number = 1; number < COMP_CWORD; number++)); do
+        word="${{COMP_WORDS[number]}}"
         case "$word" in -*) ;; *) case "$path $word" in {paths}) path="$path $word" ;; esac ;; esac
     done
     case "$path $before" in
