@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import difflib
 import os
 import re
 import sys
@@ -36,6 +35,8 @@ def say(text: str) -> None:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``; did you mean WORD?``, or nothing where no known word is near."""
+    import difflib  # noqa: PLC0415 - for mistakes only
+
     near = difflib.get_close_matches(word, list(known), 1)
     return f"; did you mean {near[0]}?" if near else ""
 
