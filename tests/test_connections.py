@@ -112,6 +112,35 @@ def test_a_pipeline_whose_answers_are_read_is_answered_whole():
         sender.join(10)
 
 
+@counts(1, 4)
+def test_a_body_in_chunks_of_two_bytes_takes_no_more_than_its_bytes(count):
+    """30 MB of them took 800 MiB, and a review of somebody else six seconds."""
+    head = b"POST /log-request?timeout=30s HTTP/1.1\r\nContent-Type: application/json\r\n"
+    head += b"Transfer-Encoding: chunked\r\n\r\n"
+    with running.serve() as server, many(server, count) as callers:
+        before = resident_bytes(server)
+        with victim(server) as (seconds, wrong):
+            flood(callers, head + b"2\r\nab\r\n" * (2 * MIB), 5)
+        assert resident_bytes(server, "VmHWM") - before < 48 * MIB
+        assert not wrong
+        assert max(seconds) < 1
+
+
+@counts(150, 1000)
+def test_many_costly_reviews_at_once_hold_up_nobody_else(count):
+    """Each takes the event loop milliseconds: in one round of it, 1,000 of them took five seconds."""
+    secret = {"group": "", "version": "v1", "kind": "Secret"}
+    body = review("c", kind=secret, object={"data": {f"{number:x}": "" for number in range(13_000)}})
+    with running.serve() as server, many(server, count) as callers:
+        before = resident_bytes(server)
+        with victim(server) as (seconds, wrong):
+            flood(callers, raw_post(body, "/log-request?timeout=30s"), 15)
+            time.sleep(0.3)
+        assert not wrong
+        assert max(seconds) < 1
+        assert resident_bytes(server, "VmHWM") - before < 64 * MIB
+
+
 @counts(100, 400)
 def test_headers_are_bounded_by_number(count):
     """63 KiB of two-letter headers took more than a megabyte each, in objects."""
@@ -198,6 +227,38 @@ def test_at_the_cap_connections_that_recorded_stay(tls):
                     connection.auto_open = False  # or a cut connection would be opened again
                     assert running.ask(connection, "POST", "/log-request", review(f"{turn}-{number}")).status == 200
         assert server.metrics()[CUT] > before
+
+
+def test_at_the_cap_slow_callers_protect_no_idle_ones():
+    """64 slow bodies in front, and those that had recorded were cut for whoever came new."""
+    with running.serve(command=running.bounded(connections=150)) as server, many(server, 80) as slow:
+        for raw in slow:
+            raw.sendall(raw_post(b"x" * 100, "/log-request?timeout=30s")[:-50])
+        kept = [server.connect() for _ in range(20)]
+        for number, connection in enumerate(kept):
+            assert running.ask(connection, "POST", "/log-request", review(f"first-{number}")).status == 200
+        with many(server, 200):
+            assert server.ready()
+            assert len(list(pathlib.Path(f"/proc/{server.pid}/fd").iterdir())) < 200
+            for number, connection in enumerate(kept):
+                connection.auto_open = False
+                assert running.ask(connection, "POST", "/log-request", review(f"kept-{number}")).status == 200
+
+
+def test_of_those_that_recorded_the_one_in_use_stays():
+    """Whoever records once on each of many connections does not push out an older one that goes on recording."""
+    command = running.bounded(connections=30, sweep_seconds=0.02)
+    with running.serve(command=command) as server, contextlib.ExitStack() as stack:
+        kept = server.connect()
+        assert running.ask(kept, "POST", "/log-request", review("first")).status == 200
+        kept.auto_open = False
+        for number in range(60):
+            time.sleep(0.03 if number % 10 == 0 else 0)
+            raw = stack.enter_context(server.socket())
+            raw.sendall(raw_post(review(f"once-{number}")))
+            with raw.makefile("rb") as file:
+                assert read_answer(file).status == 200
+            assert running.ask(kept, "POST", "/log-request", review(f"kept-{number}")).status == 200
 
 
 def test_of_the_never_used_the_oldest_goes_first():

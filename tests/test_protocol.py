@@ -204,6 +204,56 @@ def test_a_chunked_body_with_another_request_in_its_last_read_ends_the_connectio
     ] * 2
 
 
+@pytest.mark.parametrize("refused", [chunked(b"{"), chunked(review("s")).replace(b"/log-request", b"/nowhere")])
+def test_nor_does_a_refused_one_swallow_the_next_request(server, refused):
+    """Else the answer to a third would be taken for that to the second."""
+    with server.socket() as raw:
+        raw.sendall(refused + REQUESTS["review"])
+        assert running.read_all(raw).count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
+def test_an_offer_of_http_2_with_a_chunked_body_is_passed_over(server, more):
+    """Go's parser and ours stop in different places then: it was cut without an answer, and not recorded."""
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
+    uid = f"upgrade-{len(more)}"
+    request = chunked(review(uid)).replace(b"\r\n\r\n", b"\r\n" + offer + more + b"\r\n", 1)
+    assert exchange(server, [request], 1)[0][0] == 200
+    assert exchange(server, [request[:-9], request[-9:]], 1, pause=0.05)[0][0] == 200
+    assert len(server.records(uid)) == 2
+
+
+@pytest.mark.parametrize("body", [b"", b"Transfer-Encoding: chunked\r\n"])
+def test_nobody_is_connected_to_anything(server, body):
+    answer = server.send(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n" + body + b"\r\n0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"Traceback" not in server.stderr
+
+
+@pytest.mark.parametrize("length", [b"0", b"000"])
+def test_who_sends_nothing_and_asks_for_a_close_gets_one(server, length):
+    request = raw_post(b"", more=b"Connection: close\r\n").replace(b"Length: 0", b"Length: " + length)
+    assert server.send(request).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("name", [b"Expect", b"EXPECT"])
+def test_who_asks_before_sending_is_told_to_once(server, name):
+    """Not again for the next request, of which nobody asked."""
+    request = raw_post(review("t"), more=name + b": 100-continue\r\n")
+    at = request.index(b"\r\n\r\n") + 4
+    with server.socket() as raw, raw.makefile("rb") as file:
+        raw.sendall(request[:at])
+        assert file.readline() + file.readline() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        raw.sendall(request[at:])
+        assert read_answer(file).status == 200
+        raw.sendall(request)
+        assert read_answer(file).status == 200
+        raw.sendall(REQUESTS["review"][:-5])
+        time.sleep(0.05)
+        raw.sendall(REQUESTS["review"][-5:])
+        assert read_answer(file).status == 200
+
+
 def test_what_is_not_http_gets_json_too(server):
     """A caller that speaks something else is told, counted, and cut."""
     before = server.metrics()['kube_audit_function_requests_refused_total{reason="http"}']

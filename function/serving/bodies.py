@@ -15,6 +15,8 @@ from .refusals import Refusal
 
 __all__ = ["Body", "Held", "Oversized", "Waiting"]
 
+# A body that is longer is digested as it comes, in case it gets too long: at once, 32 MiB take the loop 100 ms.
+DIGESTED_BYTES = 4 << 20
 # How late it may be noticed that a body does not come.
 EXPIRY_SECONDS = 0.05
 
@@ -24,10 +26,10 @@ class Oversized:
 
     __slots__ = ("digest", "head", "size")
 
-    def __init__(self, head: bytes) -> None:
-        self.head = head[:HEAD_BYTES_MAX]
-        self.digest = hashlib.sha256(head)
-        self.size = len(head)
+    def __init__(self, parts: list[bytes], size: int, digest: hashlib._Hash) -> None:
+        self.head = b"".join(_start(parts))[:HEAD_BYTES_MAX]
+        self.digest = digest
+        self.size = size
 
     def take(self, part: bytes) -> None:
         """Count and digest a part; it is not kept."""
@@ -35,16 +37,27 @@ class Oversized:
         self.size += len(part)
 
 
+def _start(parts: list[bytes]) -> list[bytes]:
+    """Return the first parts, enough for a head."""
+    size = 0
+    for number, part in enumerate(parts):
+        size += len(part)
+        if size >= HEAD_BYTES_MAX:
+            return parts[: number + 1]
+    return parts
+
+
 class Body:
     """The parts of a body that does not come at once; ``held`` is what they take in memory, in bytes."""
 
-    __slots__ = ("_bytes_max", "_oversized", "_parts", "held", "size")
+    __slots__ = ("_bytes_max", "_digest", "_oversized", "_parts", "held", "size")
 
     def __init__(self, bytes_max: int) -> None:
         self.size = 0
         self.held = 0
         self._bytes_max = bytes_max
         self._parts: list[bytes] = []
+        self._digest: hashlib._Hash | None = None
         self._oversized: Oversized | None = None
 
     def take(self, part: bytes) -> int:
@@ -58,8 +71,12 @@ class Body:
             return 0
         self._parts.append(part)
         self.held += len(part)
-        if self.size > self._bytes_max:
-            self._oversized = Oversized(b"".join(self._parts))
+        if self._digest is not None:
+            self._digest.update(part)
+        elif self.size > min(self._bytes_max, DIGESTED_BYTES):
+            self._digest = hashlib.sha256(b"".join(self._parts))
+        if self._digest is not None and self.size > self._bytes_max:
+            self._oversized = Oversized(self._parts, self.size, self._digest)
             self._parts.clear()
             self.held = len(self._oversized.head)
         return self.held - before

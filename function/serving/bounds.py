@@ -11,6 +11,8 @@ class Bounds(msgspec.Struct, frozen=True):
     """Of one process. The defaults are what is served with; tests give others."""
 
     connections: int = 4096
+    # With TLS of our own: each takes 50 KiB, and up to 300 KiB after a long body.
+    tls_connections: int = 1024
     # Longer than the caller's: Go's client keeps idle connections 90 s, Envoy an hour by default. A POST
     # that races our close fails, and a webhook that fails admits unrecorded.
     keep_alive_seconds: float = 150.0
@@ -32,6 +34,8 @@ class Bounds(msgspec.Struct, frozen=True):
     loop_steps: int = 1000
     # Shorter bodies have not so many fields that counting them would pay.
     loop_uncounted_bytes: int = 4 << 10
+    # Of each round of the event loop, so much is for longer ones, however many are here.
+    loop_turn_seconds: float = 0.005
     # Bytes of long bodies in memory, of all callers together; at least two bodies of the largest size.
     bodies_in_flight_bytes: int = 64 << 20
     # The share of the webhook's timeout after which a review that is still at work is recorded by its head.
@@ -43,6 +47,11 @@ class Bounds(msgspec.Struct, frozen=True):
     failures_per_second: float = 10.0
     # Refusals that wait: more are answered at once, so that waiting stays bounded.
     refusals_held: int = 256
+
+    def served_with(self, *, tls: bool) -> Bounds:
+        """Return the bounds with the number of connections that TLS allows, where it is ours."""
+        most = min(self.connections, self.tls_connections) if tls else self.connections
+        return msgspec.structs.replace(self, connections=most)
 
     def aside_memory_bytes(self, body_bytes_max: int) -> int:
         """Return what the process beside may take: a body, its fields, its record, and a copy in between."""

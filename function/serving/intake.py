@@ -7,6 +7,7 @@ where the policy wants none, else a refusal. What takes long is done beside the 
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import logging
 import os
@@ -27,6 +28,7 @@ from .aside import Aside, TookTooMuch
 from .bodies import Body, Held, Oversized, Waiting
 from .bounds import Bounds
 from .refusals import Refusal, refusal_of
+from .turns import Turns
 
 __all__ = ["JSON", "Caller", "Exchange", "Intake"]
 
@@ -75,6 +77,7 @@ class Intake:
         self._metrics = metrics
         self._bounds = bounds
         self._in_flight = 0
+        self._turns = Turns(bounds.loop_turn_seconds)
         self._aside = Aside(bounds, body_bytes_max=body_bytes_max)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit-head")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,15 +92,42 @@ class Intake:
         """Record the review of a body that is here, and answer: now, or when the journal has it (`Exchange.done`)."""
         try:
             self._admit(exchange)
-            if isinstance(body, bytes) and len(body) <= self._bounds.loop_body_bytes:
-                try:
-                    self._store(exchange, self._recorded(exchange, body))
-                except TooCostly:
-                    self._record_aside(exchange, body)
-            else:
+            if isinstance(body, Oversized) or len(body) > self._bounds.loop_body_bytes:
                 self._record_aside(exchange, body)
+            elif len(body) <= self._bounds.loop_uncounted_bytes:
+                self._record_here(exchange, body)
+            elif self._turns.is_over():
+                self._hold(exchange, len(body))
+                self._turns.later(functools.partial(self._record_held, exchange, body))
+            else:
+                self._turns.now(functools.partial(self._record_here, exchange, body))
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends as an answer
             self.refuse(exchange, error)
+
+    def _record_held(self, exchange: Exchange, body: bytes) -> None:
+        self.held.add(exchange, -len(body))
+        self._turns.now(functools.partial(self._record_here, exchange, body))
+
+    def _record_here(self, exchange: Exchange, body: bytes) -> None:
+        """Do it on the event loop, unless it turns out to be too much."""
+        try:
+            try:
+                self._store(exchange, self._recorded(exchange, body))
+            except TooCostly:
+                self._hold(exchange, len(body))
+                self.held.add(exchange, -len(body))  # from now on the task counts it
+                self._record_aside(exchange, body)
+        except Exception as error:  # noqa: BLE001 - as in `record`
+            self.refuse(exchange, error)
+
+    def _hold(self, exchange: Exchange, size: int) -> None:
+        """Count a body that came at once among those in memory. Raises `Refusal` where that is too much."""
+        self.held.add(exchange, size)
+        try:
+            self.held.check(exchange, size, shared=self.configuration.clusters is not None)
+        except Refusal:
+            self.held.add(exchange, -size)
+            raise
 
     def _admit(self, exchange: Exchange) -> None:
         """Give the review a place among those in flight: its body is here. Raises `Refusal`."""

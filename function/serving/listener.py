@@ -13,7 +13,9 @@ import ssl
 from collections.abc import Callable, Coroutine
 
 from .bounds import Bounds
+from .free_memory import FreeMemory
 from .protocol import Connection
+from .turns import Turns
 
 __all__ = ["Connections", "Listener", "connections_max", "listening_socket"]
 
@@ -22,8 +24,11 @@ log = logging.getLogger("audit.server")
 BACKLOG = 1024
 # Descriptors for everything but connections: the journal, the metrics, files that are read again.
 DESCRIPTORS_SPARE = 64
-# Of the oldest connections of a rank, so many are looked at for one that is idle.
-LOOKED_AT_MAX = 64
+# Of each round of the loop, so much is for bodies in chunks: those of one byte take the most for what they bring.
+CHUNKS_SECONDS = 0.005
+# So many connections are accepted before others have their turn. Each may cost another its place, which takes rounds to
+# give its descriptor back.
+ACCEPTED_A_TURN = 8
 # After a failure to accept, such as no descriptor left.
 FAILED_SECONDS = 0.05
 
@@ -33,14 +38,16 @@ _GONE = frozenset({errno.ECONNABORTED, errno.EPERM, errno.EPROTO})
 class Connections:
     """The connections that are open, handshakes included, by what they were good for.
 
-    Beyond ``most`` one has to go for each that comes: never one that has recorded a review while another has not, and
-    of its kind the oldest. ``cut`` is called for each that goes against its will.
+    Beyond ``most`` one has to go for each that comes: never one that has recorded a review while an idle one has not,
+    and of its kind the one that was used least lately. ``cut`` is called for each that goes against its will.
     """
 
     def __init__(self, most: int, cut: Callable[[], None]) -> None:
+        self.turns = Turns(CHUNKS_SECONDS)
         self._most = most
         self._cut = cut
-        # Not used yet; used for anything; used for a review that was recorded. The oldest first.
+        # Not used yet; used for anything; used for a review that was recorded. First what was not used for longest, as
+        # of the last sweep: to order them with each request would cost more than it is good for.
         self._ranks: tuple[dict[Connection, None], ...] = ({}, {}, {})
 
     def __len__(self) -> int:
@@ -48,10 +55,11 @@ class Connections:
         return sum(map(len, self._ranks))
 
     def add(self, connection: Connection) -> None:
-        """Count a connection, and make room where there is none."""
-        if len(self) >= self._most:
-            self.make_room()
-        self._ranks[0][connection] = None
+        """Count a connection, and make room where there is none; without room it is the one that goes."""
+        if len(self) >= self._most and not self.make_room():
+            self._end(connection)
+        else:
+            self._ranks[0][connection] = None
 
     def used(self, connection: Connection, *, recorded: bool) -> None:
         """See `protocol.Registry`."""
@@ -65,18 +73,23 @@ class Connections:
         """See `protocol.Registry`. Also for a handshake that failed."""
         self._ranks[connection.rank].pop(connection, None)
 
-    def make_room(self) -> None:
-        """End the idle connection that is worth least."""
-        for rank in self._ranks:
-            for connection, _ in zip(rank, range(LOOKED_AT_MAX), strict=False):
-                if connection.is_idle():
-                    self._end(connection)
-                    return
+    def make_room(self) -> bool:
+        """End the connection that is worth least, and return whether there was one.
+
+        It is an idle one. Where none is, it is one whose body does not come, but of those that have recorded a review.
+        """
+        found = next(filter(None, map(_longest_unused, self._ranks)), None)
+        found = found or next((one for rank in self._ranks[:2] for one in rank if one.is_reading_body()), None)
+        if found is not None:
+            self._end(found)
+        return found is not None
 
     def sweep(self, now: float) -> None:
-        """End what is overdue, and what nobody has used for longer than connections are kept."""
+        """End what is overdue, and what nobody has used for longer than connections are kept; order the others."""
         for rank in self._ranks:
             for connection in list(rank):
+                if connection.was_used():
+                    _move_to_end(rank, connection)
                 overdue = connection.transport is not None and connection.is_overdue(now)
                 if overdue:
                     self._end(connection)
@@ -84,11 +97,13 @@ class Connections:
                     connection.transport.close()
 
     async def look_after(self, seconds: float) -> None:
-        """Sweep every so many seconds, for ever."""
+        """Sweep every so many seconds, for ever, and let go of the memory of those that went."""
         loop = asyncio.get_running_loop()
+        free_memory = FreeMemory()
         while True:
             await asyncio.sleep(seconds)
             self.sweep(loop.time())
+            free_memory.look()
 
     def shutdown(self) -> None:
         """End each as soon as nothing is being answered on it."""
@@ -107,6 +122,25 @@ class Connections:
         self.lost(connection)
         self._cut()
         connection.abort()
+
+
+def _longest_unused(rank: dict[Connection, None]) -> Connection | None:
+    """Return the idle connection of a rank that comes first; what is busy goes to the end, to be looked at last."""
+    busy = []
+    found = None
+    for connection in rank:
+        if connection.is_idle():
+            found = connection
+            break
+        busy.append(connection)
+    for connection in busy:
+        _move_to_end(rank, connection)
+    return found
+
+
+def _move_to_end(rank: dict[Connection, None], connection: Connection) -> None:
+    del rank[connection]
+    rank[connection] = None
 
 
 class Listener:
@@ -150,7 +184,11 @@ class Listener:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                sock, address = await loop.sock_accept(self._listening)
+                self._take(*await loop.sock_accept(self._listening))
+                for _ in range(ACCEPTED_A_TURN - 1):  # rounds of the loop can take milliseconds each
+                    self._take(*self._listening.accept())
+            except BlockingIOError:
+                continue  # that was all
             except OSError as error:
                 if error.errno not in _GONE:
                     log.error(
@@ -160,11 +198,13 @@ class Listener:
                     )
                     self._connections.make_room()
                     await asyncio.sleep(FAILED_SECONDS)
-                continue
-            connection = self._new_connection((str(address[0]), int(address[1])))
-            connection.connecting = task = self._spawn(self._connect(connection, sock))
-            task.add_done_callback(functools.partial(self._connected, connection, sock))
-            self._connections.add(connection)
+
+    def _take(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        sock.setblocking(False)
+        connection = self._new_connection((str(address[0]), int(address[1])))
+        connection.connecting = task = self._spawn(self._connect(connection, sock))
+        task.add_done_callback(functools.partial(self._connected, connection, sock))
+        self._connections.add(connection)
 
     async def _connect(self, connection: Connection, sock: socket.socket) -> None:
         """Shake hands where that is due; from then on the connection looks after itself."""

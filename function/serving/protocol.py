@@ -21,6 +21,7 @@ from .bounds import Bounds
 from .endpoint import Head
 from .intake import JSON, Exchange
 from .refusals import Refusal
+from .turns import Turns
 
 __all__ = ["Connection", "Endpoint", "Registry"]
 
@@ -29,14 +30,20 @@ HEAD_BYTES_MAX = 16 << 10
 HEADERS_MAX = 100
 # Of pipelined requests, so many are answered before others have their turn.
 REQUESTS_A_TURN = 8
+# Of a body in chunks, so much is read at a time.
+CHUNKS_BYTES = 16 << 10
+# Behind the last answer, so much is read and thrown away, but for the rest of a body: its caller may look for the
+# answer only then.
+LINGER_BYTES_MAX = 1 << 20
 # Longer heads are not remembered, nor longer numbers recognized in their place.
 REMEMBERED_BYTES_MAX = 1 << 10
 DIGITS_MAX = 9
 
 _END_OF_HEAD = b"\r\n\r\n"
+_CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # What is not HTTP is refused at once: there may be no end of a head to wait for.
-_MAY_BEGIN = re.compile(rb"(?:\r\n)*[A-Z-]{0,32}(?: |\r?\Z)")
+_MAY_BEGIN = re.compile(rb"[\r\n]*[A-Z-]{0,32}(?: |\r?\Z)")
 
 
 class Endpoint(Protocol):
@@ -47,7 +54,9 @@ class Endpoint(Protocol):
 
 
 class Registry(Protocol):
-    """Who keeps the number of connections bounded."""
+    """Who keeps the number of connections bounded. They share its ``turns`` at bodies in chunks."""
+
+    turns: Turns
 
     def used(self, connection: Connection, *, recorded: bool) -> None:
         """A request was answered for the first time; ``recorded``: a review with 200, for the first time."""
@@ -80,6 +89,7 @@ class Connection(asyncio.Protocol):
         self.rank = 0
         self.state = self.HEAD
         self.requests = 0  # answered so far
+        self._seen = 0
         self._endpoint = endpoint
         self._bounds = bounds
         self._registry = registry
@@ -90,14 +100,16 @@ class Connection(asyncio.Protocol):
         self._is_head_only = False  # the request's method is HEAD
         self._waits = False  # the caller asked whether to send its body at all
         self._remaining = 0  # bytes of the body
-        self._chunks: Any = None  # the parser of a chunked body
+        self._chunks: Any = None  # of a body that comes in chunks
         self._rest = b""  # read, and not looked at yet
+        self._is_followed = False  # by what nobody will look at
+        self._is_in_body = False  # at the last answer
+        self._discarded = 0  # bytes behind it
         self._is_reading = False  # inside `_read`
         self._is_paused = False
         self._is_writable = True
         self._found = _Found()
         self._remembered: _Remembered | None = None
-        self._heads = 0  # that the parser of chunks has seen
         self._mark = (-1, 0, False)  # requests answered, state, whether something is unread
         self._since = 0.0
 
@@ -169,12 +181,18 @@ class Connection(asyncio.Protocol):
             elif state == self.BODY:
                 at = self._take(data, at, size)
             elif state == self.CHUNKS:
-                self._feed(data[at:])
-                return size
+                if self._registry.turns.is_over():
+                    self._registry.turns.later(self._go_on)
+                    return at
+                self._registry.turns.now(functools.partial(self._feed, data[at : at + CHUNKS_BYTES]))
+                at = min(at + CHUNKS_BYTES, size)
             elif state == self.ANSWER:
                 return at
-            else:
-                return size  # behind the last answer
+            else:  # behind the last answer
+                self._discarded += size - at
+                if self._discarded > LINGER_BYTES_MAX and not self._is_in_body:
+                    self.transport.abort()
+                return size
             if not self._is_writable:
                 return at
         return size
@@ -220,8 +238,8 @@ class Connection(asyncio.Protocol):
             self._refuse(Refusal("http", str(error)))
             return
         method, headers = parser.get_method(), found.headers
-        if not found.urls or method == b"PRI":
-            self._refuse(Refusal("http", "no request of HTTP/1"))
+        if not found.urls or method in (b"PRI", b"CONNECT"):
+            self._refuse(Refusal("http", "no request of HTTP/1 that we answer"))
             return
         path, _, query = found.urls.pop().partition(b"?")
         if len(headers) > HEADERS_MAX:
@@ -229,8 +247,9 @@ class Connection(asyncio.Protocol):
             return
         self._keep_alive = parser.should_keep_alive()
         self._is_head_only = method == b"HEAD"
+        self._waits = False
         content_type, length = headers.get(b"Content-Type"), headers.get(b"Content-Length")
-        if content_type and length and method == b"POST" and b"Expect" not in headers and b"expect" not in headers:
+        if content_type and length and int(length) and method == b"POST" and not _expects(headers):
             request = Head(method, _decoded(path), query, content_type)
             self._remembered = _Remembered.of(head, request, length) if self._keep_alive else None
             self._route(request, int(length))
@@ -241,15 +260,19 @@ class Connection(asyncio.Protocol):
             self._keep_alive = self._keep_alive and b"close" not in headers.get(b"connection", b"").lower()
             self._waits = headers.get(b"expect", b"").lower() == b"100-continue"
             request = Head(method, _decoded(path), query, headers.get(b"content-type", b""))
-            chunks = head if b"transfer-encoding" in headers else None
-            self._route(request, int(headers.get(b"content-length", b"0")), chunks)
+            coding = headers.get(b"transfer-encoding")
+            if coding is not None and not coding.lower().endswith(b"chunked"):  # the parser looks, but for upgrades
+                self._refuse(Refusal("http", "a transfer coding other than chunked"))
+                return
+            self._route(request, int(headers.get(b"content-length", b"0")), in_chunks=coding is not None)
 
-    def _route(self, head: Head, size: int, chunks: bytes | None = None) -> None:
-        """Ask who answers; what follows the head is clear by now: ``size`` bytes, or ``chunks``."""
+    def _route(self, head: Head, size: int, *, in_chunks: bool = False) -> None:
+        """Ask who answers; what follows the head is clear by now: ``size`` bytes, or chunks."""
         self._is_answered = False
         self._remaining = size
-        if chunks is not None:
-            self._begin_chunks(chunks)
+        if in_chunks:
+            self.state = self.CHUNKS
+            self._chunks = _Chunks()
         else:
             self.state = self.BODY if size else self.ANSWER
         self._exchange = exchange = self._endpoint.begin(head, size, self)
@@ -276,40 +299,26 @@ class Connection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.end(part)
 
-    def _begin_chunks(self, head: bytes) -> None:
-        self.state = self.CHUNKS
-        self._heads = 0
-        self._chunks = httptools.HttpRequestParser(self)
-        self._chunks.feed_data(head)  # again, and with success again
-
     def _feed(self, data: bytes) -> None:
         """Take what there is of a chunked body. Where another request follows in the same read, it is the last."""
+        chunks, exchange = self._chunks, self._exchange
         try:
-            self._chunks.feed_data(data)
+            part = chunks.feed(data)
         except httptools.HttpParserError as error:
-            if self._chunks is not None:  # else it stopped behind the body, at another request
-                exchange, self._exchange = self._exchange, None
-                if exchange is not None:
-                    exchange.leave()
-                self._refuse(Refusal("http", str(error)))
-
-    # -- the parser of chunks calls ---------------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        """A head begins. A second one is not read: nobody can say where in the read it began."""
-        self._heads += 1
-        if self._heads > 1:
-            self._keep_alive = False
-            raise _AnotherRequest
-
-    def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
-        if self._exchange is not None:
-            self._exchange.take(body)
-
-    def on_message_complete(self) -> None:
-        """The body is here."""
-        self._end(b"")
+            self._exchange = None
+            if exchange is not None:
+                exchange.leave()
+            self._refuse(Refusal("http", str(error)))
+            return
+        if not chunks.is_whole:
+            if part and exchange is not None:
+                exchange.take(part)
+        elif chunks.is_last and self._is_answered:
+            self._close()
+        else:
+            self._is_followed = chunks.is_last
+            self._keep_alive = self._keep_alive and not chunks.is_last
+            self._end(part)
 
     # -- answering --------------------------------------------------------------------------------------------
 
@@ -345,12 +354,16 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _close(self) -> None:
-        """Close. Where more is on its way, say so first: closing at once could take the answer back."""
-        more_comes = self.state in (self.BODY, self.CHUNKS) or bool(self._rest)
+        """Close. Where more may be on its way, say so first: closing at once could take the answers back."""
+        more_comes = self.state != self.ANSWER or self._is_reading or self._is_followed or bool(self._rest)
+        self._is_in_body = self.state in (self.BODY, self.CHUNKS)
         self.state = self.LINGER
         self._rest = b""
         if more_comes and self.transport.can_write_eof():
             self.transport.write_eof()
+            if self._is_paused:
+                self._is_paused = False
+                self.transport.resume_reading()
         else:
             self.transport.close()
 
@@ -382,6 +395,15 @@ class Connection(asyncio.Protocol):
     def is_idle(self) -> bool:
         """Return whether no request is being read or answered."""
         return self.state in (self.HEAD, self.LINGER)
+
+    def is_reading_body(self) -> bool:
+        """Return whether the body of a request is still to come."""
+        return self.state in (self.BODY, self.CHUNKS)
+
+    def was_used(self) -> bool:
+        """Return whether a request was answered since this was asked last."""
+        seen, self._seen = self._seen, self.requests
+        return self._seen != seen
 
     def is_overdue(self, now: float) -> bool | None:
         """Return whether what should come has been coming for too long; None where nobody asked for anything more.
@@ -428,6 +450,41 @@ class _Found:
         self.on_header = self.headers.__setitem__
 
 
+class _Chunks:
+    """A body that comes in chunks."""
+
+    __slots__ = ("_parser", "_parts", "is_last", "is_whole", "on_body")
+
+    def __init__(self) -> None:
+        self.is_whole = False
+        self.is_last = False  # more came behind it, and nobody can say where in the read that began
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append  # no code of ours for each: they can be of one byte
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(_CHUNKED)  # any head with chunks will do: the request's own was read before
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what of the body is in ``data``. Raises `httptools.HttpParserError` for what are no chunks."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            if not self.is_whole:
+                raise
+            self.is_last = True
+        part = b"".join(self._parts)
+        self._parts.clear()
+        return part
+
+    def on_message_begin(self) -> None:
+        """A head begins (the parser calls). A second one is not read."""
+        if self.is_whole:
+            raise _AnotherRequest
+
+    def on_message_complete(self) -> None:
+        """The body is here (the parser calls)."""
+        self.is_whole = True
+
+
 class _Remembered(NamedTuple):
     """The last head of a connection, but for the number in its Content-Length: nearly always the next one, too.
 
@@ -451,6 +508,10 @@ class _Remembered(NamedTuple):
 
 class _AnotherRequest(Exception):  # noqa: N818 - it stops the parser
     """Another request follows in the same read."""
+
+
+def _expects(headers: dict[bytes, bytes]) -> bool:
+    return any(name.lower() == b"expect" for name in headers)
 
 
 def _decoded(path: bytes) -> str:

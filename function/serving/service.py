@@ -42,7 +42,7 @@ class Service:
 
     def __init__(self, settings: Settings, bounds: Bounds | None = None) -> None:
         self.settings = settings
-        self.bounds = bounds or Bounds()
+        self.bounds = (bounds or Bounds()).served_with(tls=bool(settings.serving.tls_cert_file))
         self.metrics = Metrics()
         self._configuration = Configuration(settings.recording)
         self.endpoint: Endpoint | None = None

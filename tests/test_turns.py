@@ -1,0 +1,106 @@
+"""What keeps long work, long bodies and free memory from harming others, each by itself."""
+
+import asyncio
+import hashlib
+import random
+import sys
+import time
+
+import pytest
+import running
+
+from function.review import HEAD_BYTES_MAX
+from function.serving.bodies import DIGESTED_BYTES, Body
+from function.serving.bounds import Bounds
+from function.serving.turns import Turns
+
+
+def test_long_work_is_done_in_order_and_others_have_their_turn_between():
+    """Of 20 pieces of 10 ms, each round of the loop does two; what is asked for meanwhile comes last."""
+    done, rounds = [], 0
+
+    def ask(turns, number):
+        if turns.is_over():
+            turns.later(lambda: turns.now(lambda: work(number)))
+        else:
+            turns.now(lambda: work(number))
+
+    def work(number):
+        time.sleep(0.01)
+        done.append(number)
+
+    async def main():
+        nonlocal rounds
+        turns = Turns(0.015)
+        for number in range(20):
+            ask(turns, number)
+        while len(done) < 21:
+            await asyncio.sleep(0)
+            if rounds == 3:
+                ask(turns, 20)
+            rounds += 1
+
+    asyncio.run(main())
+    assert done == list(range(21))
+    assert rounds >= 8
+
+
+def test_whose_turn_has_come_goes_on_though_others_wait():
+    """Or none would ever get further."""
+
+    async def main():
+        turns, left = Turns(0.002), dict.fromkeys("abc", 5)
+
+        def go_on(name):
+            while left[name]:
+                if turns.is_over():
+                    turns.later(lambda: go_on(name))
+                    return
+                turns.now(lambda: time.sleep(0.001))
+                left[name] -= 1
+
+        for name in left:
+            go_on(name)
+        async with asyncio.timeout(5):
+            while any(left.values()):  # noqa: ASYNC110 - a turn of the loop at a time
+                await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("bytes_max", [1 << 20, DIGESTED_BYTES, DIGESTED_BYTES + 300_000])
+def test_a_body_that_is_too_long_keeps_its_head_size_and_digest(bytes_max):
+    data = random.Random(1).randbytes(bytes_max + 700_000)
+    body = Body(bytes_max)
+    for at in range(0, len(data), 65_000):
+        before = body.held
+        assert body.take(data[at : at + 65_000]) == body.held - before
+    whole = body.whole()
+    assert (whole.size, whole.head, whole.digest.hexdigest()) == (
+        len(data),
+        data[:HEAD_BYTES_MAX],
+        hashlib.sha256(data).hexdigest(),
+    )
+    assert body.held == len(whole.head)
+
+
+def test_with_tls_there_are_fewer_connections():
+    """Each takes up to 300 KiB."""
+    assert Bounds().served_with(tls=True).connections == 1024
+    assert Bounds().served_with(tls=False).connections == 4096
+    assert Bounds(connections=50).served_with(tls=True).connections == 50
+
+
+def test_free_memory_goes_back_to_the_system():
+    """Though pieces that are in use lie between."""
+    code = (
+        "import ctypes; from function.serving import free_memory\n"
+        "if not hasattr(ctypes.CDLL(None), 'malloc_trim'): print(1 << 40); raise SystemExit\n"
+        "memory = free_memory.FreeMemory(); blocks, kept = [], []\n"
+        "for _ in range(3000): blocks.append(b'x' * 60_000); kept.append(b'y' * 1000)\n"
+        "blocks.clear(); before = free_memory._resident_bytes(); memory.look()\n"
+        "print(before - free_memory._resident_bytes())\n"
+    )
+    status, out, err = running.run([sys.executable, "-c", code])
+    assert status == 0, err
+    assert int(out) > 100 << 20
