@@ -115,6 +115,19 @@ class Metrics:
         self.removed_segments = self._counter("segments_removed_total", "Segments removed by retention")
         self.torn_bytes = self._counter("torn_bytes_total", "Bytes of unfinished records found at the end of segments")
         self.last_write = self._gauge("last_write_timestamp_seconds", "When records were last stored, Unix time")
+        self.checkpoint_time = self._gauge(
+            "checkpoint_timestamp_seconds", "When the last checkpoint was signed, Unix time"
+        )
+        self.checkpoint_entries = self._gauge("checkpoint_entries", "Entries of the log under the last checkpoint")
+        self.unsealed = self._gauge("unsealed_records", "Records that no checkpoint covers yet")
+        self.checkpoints = self._counter("checkpoints_total", "Checkpoints signed and written")
+        self._seal_failures = self._counter("seal_failures_total", "Checkpoints that could not be written", "reason")
+        self._witness_failures = self._counter(
+            "witness_failures_total", "Requests that a witness did not answer with a cosignature", "witness"
+        )
+        self._witness_time = self._gauge(
+            "witness_last_cosignature_timestamp_seconds", "When the witness last cosigned, Unix time", "witness"
+        )
         self.certificate_expiry = self._gauge("certificate_expiry_timestamp_seconds", "notAfter of our TLS certificate")
         self.handshake_failures = self._counter("tls_handshake_failures_total", "TLS handshakes that failed")
         self.connections_cut = self._counter(
@@ -166,6 +179,8 @@ class Metrics:
         self._omitted.labels(reason="policy")
         for reason in ("journal", "rejected", "removed", "retention"):
             self._lost.labels(reason=reason)
+        for reason in ("full", "io"):
+            self._seal_failures.labels(reason=reason)
         for reason in ("full", "internal", "io"):
             self._failures.labels(reason=reason)
 
@@ -209,6 +224,16 @@ class Metrics:
         """Count bytes of unfinished records."""
         self.torn_bytes.inc(size)
 
+    def sealed(self, entries: int) -> None:
+        """Show the checkpoint that was just written."""
+        self.checkpoints.inc()
+        self.checkpoint_entries.set(entries)
+        self.checkpoint_time.set(time.time())
+
+    def seal_failed(self, reason: str) -> None:
+        """Count a checkpoint that could not be written: ``full`` or ``io``."""
+        self._seal_failures.labels(reason=reason).inc()
+
     def measured(self, *, segments: int, journal_bytes: int, free_bytes: int) -> None:
         """Show what a sweep of the journal directory found."""
         self.segments.set(segments)
@@ -236,6 +261,10 @@ class Metrics:
         """Show what each sink has done since its process started, and what is left."""
         for sink, now in status.items():
             before = self._forward_before.get(sink, {})
+            if "last_cosignature" in now:
+                self._witness_status(sink.partition(" ")[2], before, now)
+                self._forward_before[sink] = dict(now)
+                continue
             for name, counter in self._forward.items():
                 counter.labels(sink=sink).inc(max(0, now[name] - before.get(name, 0)))
             for reason in REJECTED_REASONS:
@@ -246,6 +275,12 @@ class Metrics:
                 if name != "last_success" or now[name]:  # a process that has only started knows of none
                     gauge.labels(sink=sink).set(now[name])
             self._forward_before[sink] = dict(now)
+
+    def _witness_status(self, name: str, before: Mapping[str, float], now: Mapping[str, float]) -> None:
+        self._witness_failures.labels(witness=name).inc(max(0, now["failures"] - before.get("failures", 0)))
+        time_ = self._witness_time.labels(witness=name)
+        if now["last_cosignature"]:
+            time_.set(now["last_cosignature"])
 
     # -- names ------------------------------------------------------------------------------------------------
 

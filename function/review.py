@@ -26,6 +26,7 @@ __all__ = [
     "BadReview",
     "Beyond",
     "Degraded",
+    "Reason",
     "Request",
     "Resource",
     "Review",

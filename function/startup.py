@@ -38,6 +38,9 @@ def service_or_exit(environ: Mapping[str, str], *, forwards: bool, bounds: Bound
     if environ.get("AUDIT_FORWARD_TO") and not forwards:
         _exit(_mistakes_without_forwarder(dict(environ)))
     settings = settings_or_exit(environ)
+    if settings.seal.witnesses and not forwards:
+        hint = "run `python -m function forward` beside this, on the same journal directory, and unset it here"
+        _exit([Mistake("AUDIT_SEAL_WITNESSES", "", "this host runs no forwarder, which asks witnesses", hint)])
     try:
         return Service(settings, bounds)
     except ConfigurationError as error:

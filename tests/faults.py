@@ -88,6 +88,7 @@ class ModelFiles(Files):
 
     def close(self, fd):
         self._names.pop(fd, None)  # the number may be another file's next
+        self._poisoned.discard(fd)
         try:
             self._called("close")
         finally:

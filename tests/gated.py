@@ -20,6 +20,9 @@ class Gated:
             time.sleep(0.005)
         return "uid", None, ""
 
+    def record_head(self, review, *, received_ns, cluster):
+        return review.request.uid, None, review.degraded.reason
+
     def open_gate(self):
         pathlib.Path(f"{self.directory}/gate").touch()
 

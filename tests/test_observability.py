@@ -11,6 +11,7 @@ import yaml
 from running import review
 
 from function.metrics import REFUSAL_REASONS, Metrics
+from function.transparency.keys import KeyType, SignerKey, VerifierKey
 
 ROOT = running.ROOT
 FOLDER = ROOT / "deploy" / "observability"
@@ -53,6 +54,7 @@ def ours():
     metrics = Metrics()
     metrics.reloaded("policy", successful=True)
     metrics.forwarder_started(["elasticsearch"])
+    metrics.forwarder_status({"witness w.example": {"failures": 0, "last_cosignature": 1}})
     found = metrics_of(metrics)
     return found | {name: {"cluster"} for name in found if name.startswith("kube_audit_function_cluster_")}
 
@@ -96,6 +98,9 @@ NOT_SHOWN = {
     "kube_audit_function_cluster_requests_in_flight", "kube_audit_function_cluster_body_bytes",
     "kube_audit_function_cluster_pending_bytes", "kube_audit_function_forward_lag_records",
     "kube_audit_function_forward_last_success_timestamp_seconds",
+    "kube_audit_function_checkpoints_total",
+    "kube_audit_function_checkpoint_entries",
+    "kube_audit_function_witness_last_cosignature_timestamp_seconds",
 }  # fmt: skip
 
 
@@ -246,7 +251,13 @@ def test_a_running_function_exposes_what_the_rules_name(tmp_path):
     token = "t" * 43
     (tokens / "shop").write_text(token)
     (tmp_path / "policy.yaml").write_text("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Request}]\n")
+    key = SignerKey("example.com/audit", bytes(32))
+    (tmp_path / "seal.key").write_text(key.text())
+    witness = VerifierKey("w.example", key.verifier.public_key, KeyType.COSIGNATURE)
     env = {
+        "AUDIT_SEAL_KEY_FILE": str(tmp_path / "seal.key"),
+        "AUDIT_SEAL_SECONDS": "1",
+        "AUDIT_SEAL_WITNESSES": f"http://127.0.0.1:{running.free_port()} {witness}",
         "AUDIT_CLUSTERS_DIR": str(tokens),
         "AUDIT_POLICY_FILE": str(tmp_path / "policy.yaml"),
         "AUDIT_FORWARD_TO": "elasticsearch",
@@ -258,6 +269,8 @@ def test_a_running_function_exposes_what_the_rules_name(tmp_path):
         # The forwarder's own appear once its process was started, by a thread of its own.
         lag = 'kube_audit_function_forward_lag_records{sink="elasticsearch"}'
         running.wait_for(lambda: lag in server.metrics(), running.START_SECONDS)
+        failures = 'kube_audit_function_witness_failures_total{witness="w.example"}'
+        running.wait_for(lambda: server.metrics().get(failures, 0) > 0, running.START_SECONDS)
         exposed = {name.partition("{")[0] for name in server.metrics()}
     wanted = {name for rule in RULES.values() for name in METRIC.findall(re.sub(r'"[^"]*"', "", rule["expr"]))}
     assert {name for name in wanted if name not in API_SERVER} <= exposed

@@ -16,6 +16,10 @@ COMMANDS = {
     "clusters": "add, rotate, show, remove, list, check: the clusters of a central endpoint",
     "policy": "check a policy file, and count what each rule keeps of recorded reviews",
     "reconcile": "compare the journal with the API server's own audit log",
+    "verify": "is the journal what was signed? --anchors compares it with what was kept elsewhere",
+    "prove": "prove one review's entry to somebody who has nothing else",
+    "checkpoint": "print the newest signed checkpoint of the journal, to be kept elsewhere",
+    "keys": "make a key that seals the journal, or show its verifier keys",
     "render": "convert records to the other format",
     "completion": "print a completion script for bash or zsh",
 }

@@ -24,6 +24,7 @@ from ..forwarding.forwarder import Forwarder
 from ..forwarding.sink import Sink, SinkError
 from ..forwarding.sinks import make_sinks
 from ..forwarding.trial import try_sink
+from ..forwarding.witnesses import make_witnesses
 from ..metrics import Metrics
 from ..record.event_format import EventFormat
 from ..record.review_format import ReviewFormat
@@ -55,7 +56,7 @@ def main(arguments: list[str]) -> int:
     """Forward; return 0, 1 where something was left or refused, 2 for a mistake in arguments or settings."""
     options = parser().parse_args(arguments)
     settings = settings_or_exit(os.environ)
-    if not settings.forwarding.to:
+    if not settings.forwarding.to and not (settings.seal.witnesses and not (options.once or options.check)):
         hint = "name the sinks to forward to; docs/forwarding.md describes each"
         say(str(Mistake("AUDIT_FORWARD_TO", "", "not set", hint)))
         return 2
@@ -72,6 +73,7 @@ def main(arguments: list[str]) -> int:
         sinks,
         batch_seconds=0.0 if options.once else settings.forwarding.batch_seconds,
         everything=options.once,
+        witnesses=() if options.once else make_witnesses(settings.seal.witnesses),
     )
     if options.once:
         return _once(forwarder, as_json=options.output == "json")
@@ -124,7 +126,8 @@ def _once(forwarder: Forwarder, *, as_json: bool) -> int:
         left = max(forwarder.left().values())
         most = max(most, left)
         progress.show(most - left, most)
-        if forwarder.failure() or ending.asked.is_set() or (not left and forwarder.is_counted()):
+        is_done = not left and forwarder.is_counted() and not forwarder.has_checkpoints_left()
+        if forwarder.failure() or ending.asked.is_set() or is_done:
             break
         ending.asked.wait(QUICK_TICK_SECONDS)
     forwarder.stop(STOP_SECONDS)
@@ -157,7 +160,8 @@ def _forever(forwarder: Forwarder, settings: Settings, *, supervised: bool) -> i
     else:
         ending.on_signals()
     report = _reporter(settings, supervised=supervised)
-    log.info("forwarding %s to %s", settings.journal.dir, ", ".join(settings.forwarding.to))
+    to = [*settings.forwarding.to, *(f"witness {key.partition('+')[0]}" for _, key in settings.seal.witnesses)]
+    log.info("forwarding %s to %s", settings.journal.dir, ", ".join(to))
     forwarder.start()
     while not ending.asked.is_set():
         forwarder.tick()
@@ -181,7 +185,8 @@ def _drain(forwarder: Forwarder, ending: _Ending, seconds: float, report: Report
     while True:
         forwarder.tick()
         report(forwarder.status())
-        if not any(forwarder.left().values()) or ending.at_once or time.monotonic() >= until:
+        is_done = not any(forwarder.left().values()) and not forwarder.has_checkpoints_left()
+        if is_done or ending.at_once or time.monotonic() >= until:
             return
         time.sleep(min(QUICK_TICK_SECONDS, max(0.0, until - time.monotonic())))
 

@@ -19,8 +19,10 @@ __all__ = [
     "readable_directory",
     "readable_file",
     "seconds",
+    "seconds_from",
     "size",
     "url",
+    "witnesses",
     "word",
 ]
 
@@ -55,6 +57,18 @@ def seconds(text: str) -> float:
     if parsed > 3600:
         raise ValueError("longer than 1h")
     return parsed
+
+
+def seconds_from(low: float) -> Callable[[str], float]:
+    """Return a parser of seconds, ``low`` at least and an hour at most."""
+
+    def parse(text: str) -> float:
+        parsed = seconds(text)
+        if parsed < low:
+            raise ValueError(f"shorter than {low:g} s")
+        return parsed
+
+    return parse
 
 
 def age(text: str) -> float:
@@ -109,6 +123,25 @@ def url(text: str) -> str:
         raise ValueError("a URL with credentials, a fragment or white space")
     _ = parts.port  # raises ValueError where it is no port
     return text
+
+
+def witnesses(text: str) -> tuple[tuple[str, str], ...]:
+    """Return the URL and the verifier key of each witness; they are separated by commas."""
+    if not text:
+        return ()
+    from ..transparency.keys import KeyType, parse_verifier_key  # noqa: PLC0415 - only where there are witnesses
+
+    found = []
+    for one in text.split(","):
+        parts = one.split()
+        if len(parts) != 2:
+            raise ValueError("not a URL and a verifier key")
+        if parse_verifier_key(parts[1]).type is not KeyType.COSIGNATURE:
+            raise ValueError("the key of a log, not of a witness")
+        found.append((url(parts[0]), parts[1]))
+    if len({key for _, key in found}) < len(found):
+        raise ValueError("names a witness twice")
+    return tuple(found)
 
 
 def word(pattern: str, problem: str) -> Callable[[str], str]:

@@ -12,7 +12,19 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from .parsers import age, bound, cluster_name, number, one_of, readable_directory, readable_file, seconds, size
+from .parsers import (
+    age,
+    bound,
+    cluster_name,
+    number,
+    one_of,
+    readable_directory,
+    readable_file,
+    seconds,
+    seconds_from,
+    size,
+    witnesses,
+)
 
 __all__ = [
     "BODY_BYTES_HARD_MAX",
@@ -24,6 +36,7 @@ __all__ = [
     "JournalSettings",
     "Mistake",
     "RecordingSettings",
+    "SealSettings",
     "ServingSettings",
     "Setting",
     "Settings",
@@ -79,6 +92,14 @@ class JournalSettings(msgspec.Struct, frozen=True):
     age_max: float
 
 
+class SealSettings(msgspec.Struct, frozen=True):
+    """Whether the journal proves itself (docs/evidence.md)."""
+
+    key_file: str  # empty: it does not
+    seconds: float  # how long a line waits for a checkpoint
+    witnesses: tuple[tuple[str, str], ...]  # of each its submission prefix (URL) and its verifier key
+
+
 class ForwardingSettings(msgspec.Struct, frozen=True):
     """Where records go on to, beside the journal. ``to`` names sinks; empty: nowhere."""
 
@@ -94,6 +115,7 @@ class Settings(msgspec.Struct, frozen=True):
     serving: ServingSettings
     recording: RecordingSettings
     journal: JournalSettings
+    seal: SealSettings
     forwarding: ForwardingSettings
     log_level: str
 
@@ -176,6 +198,7 @@ def load(environ: Mapping[str, str], sinks: SinkTable) -> Settings:
         serving=filled(ServingSettings, "SERVING", values),
         recording=filled(RecordingSettings, "RECORDING", values),
         journal=filled(JournalSettings, "JOURNAL", values),
+        seal=filled(SealSettings, "SEAL", values),
         forwarding=filled(
             ForwardingSettings, "FORWARD", values, sinks={name: needed[name].read(values) for name in to}
         ),
@@ -239,6 +262,12 @@ def _contradictions(values: Values) -> list[Mistake]:
     if values["AUDIT_FORWARD_TO"] and values["AUDIT_JOURNAL_DIR"] == STDOUT:
         hint = "name a directory: what is forwarded is read from the journal's segments"
         found.append(Mistake("AUDIT_JOURNAL_DIR", STDOUT, "stdout cannot be forwarded (AUDIT_FORWARD_TO)", hint))
+    if values["AUDIT_SEAL_KEY_FILE"] and values["AUDIT_JOURNAL_DIR"] == STDOUT:
+        hint = "name a directory: checkpoints are written beside the journal's segments"
+        found.append(Mistake("AUDIT_JOURNAL_DIR", STDOUT, "stdout cannot be sealed (AUDIT_SEAL_KEY_FILE)", hint))
+    if values["AUDIT_SEAL_WITNESSES"] and not values["AUDIT_SEAL_KEY_FILE"]:
+        hint = "set AUDIT_SEAL_KEY_FILE as well: witnesses cosign checkpoints, and without a key there are none"
+        found.append(Mistake("AUDIT_SEAL_WITNESSES", "", "there is nothing to cosign", hint))
     return found
 
 
@@ -318,6 +347,12 @@ CORE: tuple[Setting, ...] = (
             one_of("0", "1", "only"), "docs/changes.md has examples"),
     Setting("AUDIT_EVENT_STATUS", "none", "`inferred` adds a responseStatus to events, marked as inferred (for Falco)",
             one_of("none", "inferred"), "docs/events.md says what is inferred"),
+    Setting("AUDIT_SEAL_KEY_FILE", "", "seal the journal: sign checkpoints of it with the keys in this file (`keys "
+            "new`); reloaded when it changes", readable_file, FILE_HINT),
+    Setting("AUDIT_SEAL_SECONDS", "60", "how long a record waits for a checkpoint", seconds_from(1),
+            "write seconds from 1 to 3600, such as 60"),
+    Setting("AUDIT_SEAL_WITNESSES", "", "who cosigns checkpoints: `URL VERIFIER-KEY`, several separated by commas",
+            witnesses, "docs/evidence.md has an example"),
     Setting("AUDIT_ANNOTATE", "recorded", "what answers write into the API server's own audit log: `recorded` (where "
             "the record is, or why there is none) or `none`", one_of("none", "recorded"),
             "docs/reconcile.md says what it is for"),

@@ -12,9 +12,11 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 from ..journal import checkpoints
 from ..journal.checkpoints import FORWARDING, START
+from ..journal.evidence import is_sealed
 from ..journal.files import Files
 from ..journal.reader import Reader
 from ..journal.segments import STALE_SECONDS, ProcessDirectory, directory_name, is_alive, scan
@@ -23,10 +25,11 @@ from .backlog import Backlog
 from .backoff import Pace
 from .lease import Lease
 from .rejected import RejectedFile
+from .sealed import CheckpointReader, is_through
 from .sink import Sink, SinkError
 from .worker import Channel, Worker
 
-__all__ = ["Forwarder", "SinkStatus"]
+__all__ = ["WITNESS", "Forwarder", "SinkStatus", "Witness"]
 
 log = logging.getLogger("audit.forward")
 
@@ -34,6 +37,23 @@ SCAN_SECONDS = 1.0
 
 # Of a sink: counts since the start, what is behind now, and Unix times.
 SinkStatus = dict[str, float]
+
+
+# Before a witness's name, where sinks are listed too.
+WITNESS = "witness "
+
+
+class Witness(Protocol):
+    """Who cosigns the newest checkpoint of ``directories`` (`witnesses.WitnessWorker`)."""
+
+    name: str
+    directories: tuple[str, ...]
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def join(self, seconds: float) -> bool: ...
+    def status(self) -> SinkStatus: ...
+    def is_through(self, directory: str) -> bool: ...
 
 
 class _Directory:
@@ -46,13 +66,19 @@ class _Directory:
         self.lease = lease
         self.backlog = Backlog(path, files)
         self.channels: dict[str, Channel] = {}
+        self.sealed: dict[str, Channel] = {}  # the same sinks' ways through the tree's checkpoints
         self.oldest: dict[str, tuple[checkpoints.Position, float]] = {}
+
+    def of(self, sink: str) -> list[Channel]:
+        """Return the channels of a sink."""
+        return [channels[sink] for channels in (self.channels, self.sealed) if sink in channels]
 
 
 class Forwarder:
     """Forwards ``journal_dir`` to ``sinks``. Call `tick` about once a second; `stop` at the end.
 
-    ``everything`` takes every directory that is free, at once. ``host`` is our host's name.
+    ``everything`` takes every directory that is free, at once. ``host`` is our host's name. ``witnesses`` are asked to
+    cosign the newest checkpoint of each directory.
     """
 
     def __init__(
@@ -65,7 +91,9 @@ class Forwarder:
         host: str | None = None,
         files: Files | None = None,
         pace: Pace | None = None,
+        witnesses: Sequence[Witness] = (),
     ) -> None:
+        self._witnesses = witnesses
         self._journal_dir = journal_dir
         self._everything = everything
         self._host = _host_part(directory_name(host or socket.gethostname(), 0, "0" * 8))
@@ -85,6 +113,8 @@ class Forwarder:
         """Start a thread for each sink."""
         for worker in self._workers:
             worker.start()
+        for witness in self._witnesses:
+            witness.start()
 
     def tick(self) -> None:
         """Look for directories, keep leases, count what is behind. Never raises `OSError`."""
@@ -111,13 +141,21 @@ class Forwarder:
                 )
                 self._drop(directory)
 
+        for witness in self._witnesses:
+            witness.directories = tuple(one.path for one in self._directories.values())
+
     def status(self) -> dict[str, SinkStatus]:
         """Return how each sink is doing."""
-        return {worker.sink.name: self._status_of(worker) for worker in self._workers}
+        sinks = {worker.sink.name: self._status_of(worker) for worker in self._workers}
+        return sinks | {f"{WITNESS}{one.name}": one.status() for one in self._witnesses}
 
     def left(self) -> dict[str, int]:
         """Return how many records each sink has not settled yet."""
         return {worker.sink.name: self._behind(worker)[0] for worker in self._workers}
+
+    def has_checkpoints_left(self) -> bool:
+        """Return whether a sink has not settled all of the tree's checkpoints yet."""
+        return any(not self._has_checkpoints(directory) for directory in list(self._directories.values()))
 
     def is_counted(self) -> bool:
         """Return whether `left` is all there is."""
@@ -136,9 +174,13 @@ class Forwarder:
         """End the workers, waiting ``seconds`` at most, and give the leases back."""
         for worker in self._workers:
             worker.stop()
+        for witness in self._witnesses:
+            witness.stop()
         until = time.monotonic() + seconds
         for worker in self._workers:
             worker.join(max(0.0, until - time.monotonic()))
+        for witness in self._witnesses:
+            witness.join(max(0.0, until - time.monotonic()))
         for directory in self._directories.values():
             directory.lease.release()
 
@@ -173,14 +215,18 @@ class Forwarder:
         mine = _Directory(directory.path, state, lease, self._files)
         for worker in self._workers:
             mine.channels[worker.sink.name] = Channel(directory.path, state, worker.sink.name, self._files)
+        if self._is_sealed(directory.path):
+            for worker in self._workers:
+                name_ = worker.sink.name
+                mine.sealed[name_] = Channel(directory.path, state, name_, self._files, CheckpointReader)
         try:
             self._forget_other_sinks(state)
-            for channel in mine.channels.values():
+            for channel in (*mine.channels.values(), *mine.sealed.values()):
                 channel.establish()
         except OSError as error:  # a full volume: forwarding is not what should stop
             log.warning("forward: cannot write to %s: %s", state, error.strerror)
         for worker in self._workers:
-            worker.channels = (*worker.channels, mine.channels[worker.sink.name])
+            worker.channels = (*worker.channels, *mine.of(worker.sink.name))
         self._directories[name] = mine
         log.info("forward: working on %s", directory.path)
         return True
@@ -200,16 +246,35 @@ class Forwarder:
         mine.backlog.measure()
         if not mine.backlog.complete or any(mine.backlog.behind(one.position)[0] for one in mine.channels.values()):
             return
+        if not self._is_sealed_through(mine):
+            return
         self._finished[mine.name] = mine.backlog.signature()
         log.info("forward: finished %s", mine.path)
         self._drop(mine)
 
+    def _is_sealed(self, path: str) -> bool:
+        try:
+            return is_sealed(self._files.names(path))
+        except FileNotFoundError:
+            return False
+
+    def _is_sealed_through(self, mine: _Directory) -> bool:
+        """Return whether every sink has all checkpoints of the directory, and every witness has cosigned the newest."""
+        return self._has_checkpoints(mine) and all(witness.is_through(mine.path) for witness in self._witnesses)
+
+    def _has_checkpoints(self, mine: _Directory) -> bool:
+        positions = [channel.position for channel in mine.sealed.values()]
+        try:
+            return all(is_through(self._files, mine.path, one.segment, one.offset) for one in positions)
+        except FileNotFoundError:
+            return True  # retention was faster
+
     def _drop(self, mine: _Directory) -> None:
         for worker in self._workers:
-            channel = mine.channels[worker.sink.name]
-            channel.given_up = True
-            worker.channels = tuple(one for one in worker.channels if one is not channel)
-            worker.retired.append(channel)
+            for channel in mine.of(worker.sink.name):
+                channel.given_up = True
+                worker.channels = tuple(one for one in worker.channels if one is not channel)
+                worker.retired.append(channel)
         mine.lease.release()
         del self._directories[mine.name]
 

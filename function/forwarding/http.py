@@ -29,6 +29,7 @@ class Answer(NamedTuple):
     status: int
     retry_after: float  # seconds; 0 where the backend does not say
     body: bytes
+    content_type: str = ""
 
     def excerpt(self) -> str:
         """Return the start of the body: for the file of rejected records, not for the log."""
@@ -111,7 +112,9 @@ class Poster:
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             return Retry(_cause(error))
-        return Answer(response.status, _retry_after(response.headers.get("Retry-After", "")), response.data)
+        headers_ = response.headers
+        after = _retry_after(headers_.get("Retry-After", ""))
+        return Answer(response.status, after, response.data, headers_.get("Content-Type", ""))
 
     def close(self) -> None:
         """Close the connection."""

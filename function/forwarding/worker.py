@@ -30,12 +30,16 @@ READ_AHEAD_CHANNELS_MAX = 4
 class Channel:
     """One sink's way through one process directory: where it is, and what it has read ahead."""
 
-    def __init__(self, directory: str, state_directory: str, sink: str, files: Files) -> None:
+    def __init__(
+        self, directory: str, state_directory: str, sink: str, files: Files, reader: type[Reader] = Reader
+    ) -> None:
         self.directory = directory
         self._files = files
-        self._checkpoint = os.path.join(state_directory, f"{sink}.json")
+        self._reader = reader
+        # What is not a record of the journal has no say in what retention keeps: it looks for .json.
+        self._checkpoint = os.path.join(state_directory, f"{sink}.{'json' if reader is Reader else 'sealed'}")
         self.position = checkpoints.read(files, self._checkpoint) or START
-        self.reader = Reader(directory, self.position, files)
+        self.reader = reader(directory, self.position, files)
         self.lines: deque[Line] = deque()
         self.size = 0
         self.since = 0.0  # when the first of ``lines`` was read
@@ -72,7 +76,7 @@ class Channel:
     def rewind(self) -> None:
         """Forget what was read ahead."""
         self.reader.close()
-        self.reader = Reader(self.directory, self.position, self._files)
+        self.reader = self._reader(self.directory, self.position, self._files)
         self.lines.clear()
         self.size = 0
 

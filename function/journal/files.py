@@ -12,11 +12,14 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["Files", "Found", "Status", "write_all"]
+__all__ = ["FULL", "Files", "Found", "Status", "write_all"]
 
 # A tailer beside us (Vector, Fluent Bit) reads through the group that the volume's fsGroup gives.
 DIRECTORY_MODE = 0o750
 FILE_MODE = 0o640
+
+# What a write raises where there is no room.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _BLOCK_BYTES = 1 << 20
 

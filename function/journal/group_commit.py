@@ -7,6 +7,7 @@ loop itself never touches the disk, so a disk that hangs blocks no health probe:
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import logging
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from .segments import Placed
+from .writer import Edge
 
 __all__ = ["DeadlinePassed", "Entry", "Journal", "Overloaded", "StorageFailed"]
 
@@ -51,6 +53,8 @@ class Store(Protocol):
     opened: bool  # the journal's directory was opened once: ready to serve
     placed: Sequence[Placed]  # where the lines are that the last call of `store` has stored, if they have a place
 
+    @property
+    def edge(self) -> Edge | None: ...  # of the tree behind what was stored last, where it is sealed
     def store(self, lines: Sequence[bytes]) -> int: ...
     def tick(self) -> float: ...
     def close(self) -> None: ...
@@ -105,6 +109,8 @@ class Journal:
         self._loop = asyncio.get_running_loop()
         self._gathering: list[Entry] = []
         self._busy = False  # whether the thread has a group
+        self._edge: Edge | None = None
+        self._head = ""
         self._taken: list[Entry] = []  # what was submitted since the last look at deadlines, and what still waited then
         self._expiry: asyncio.TimerHandle | None = None
         self._queue: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
@@ -140,6 +146,16 @@ class Journal:
         """Whether the journal's directory could be opened: ready to serve."""
         return self._store.opened
 
+    def tree_head(self) -> str:
+        """Return ``<size> <root in base64>`` of the tree that the line is under whose `Entry.done` is being called.
+
+        Empty where the journal is not sealed. Made once for a group, when it is asked for: about 10 µs.
+        """
+        edge, self._edge = self._edge, None
+        if edge is not None:
+            self._head = f"{edge.size} {base64.b64encode(edge.root()).decode()}"
+        return self._head
+
     # -- on the event loop ------------------------------------------------------------------------------------
 
     def _hand_over(self) -> None:
@@ -149,7 +165,11 @@ class Journal:
             self._queue.put(self._gathering)
             self._gathering = []
 
-    def _finish(self, stored: list[Entry], placed: Sequence[Placed], failed: list[Entry]) -> None:
+    def _finish(
+        self, stored: list[Entry], placed: Sequence[Placed], failed: list[Entry], edge: Edge | None = None
+    ) -> None:
+        if edge is not None:
+            self._edge = edge
         entries = iter(stored)
         for piece in placed:
             at = piece.offset
@@ -232,7 +252,8 @@ class Journal:
                 wanted.append(entry)
                 lines.append(line)
         stored = self._store.store(lines) if lines else 0
-        self._call_on_loop(self._finish, wanted[:stored], self._store.placed, wanted[stored:])
+        store = self._store
+        self._call_on_loop(self._finish, wanted[:stored], store.placed, wanted[stored:], store.edge)
 
     def _call_on_loop(self, callback: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

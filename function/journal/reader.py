@@ -42,6 +42,9 @@ class Reader:
     What follows the last line break of a segment is left alone: it is not finished, or a killed writer's.
     """
 
+    _name = staticmethod(segment_name)
+    _number = staticmethod(segment_number)
+
     def __init__(self, directory: str, start: Position, files: Files | None = None) -> None:
         self.directory = directory
         self._files = files or Files()
@@ -84,7 +87,7 @@ class Reader:
         if number != self._segment:  # retention was faster, or it is the first one
             self._enter(number)
         try:
-            self._fd = self._files.open_to_read(f"{self.directory}/{segment_name(number)}")
+            self._fd = self._files.open_to_read(f"{self.directory}/{self._name(number)}")
         except FileNotFoundError:
             return False  # just now; the next call sees what is left
         self._durable = self._exhausted = (-1, -1)
@@ -100,7 +103,7 @@ class Reader:
             names = self._files.names(self.directory)
         except FileNotFoundError:
             return None
-        numbers = [found for found in map(segment_number, names) if found is not None and found >= number]
+        numbers = [found for found in map(self._number, names) if found is not None and found >= number]
         return min(numbers, default=None)
 
     def _whole_lines(self, size_max: int) -> list[Line]:

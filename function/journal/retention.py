@@ -10,14 +10,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from . import checkpoints
 from .ages import BelievedClock
 from .checkpoints import START
 from .files import Files, write_all
-from .rotation import Limits, to_remove
+from .rotation import Limits, Removal, to_remove
 from .segments import (
     LOCK,
     REMOVED,
@@ -30,6 +30,9 @@ from .segments import (
     segment_name,
     torn_bytes,
 )
+
+if TYPE_CHECKING:  # a journal that is not sealed imports no cryptography
+    from .statements import Removing, Statements
 
 __all__ = ["Retention", "Usage"]
 
@@ -60,6 +63,7 @@ class Retention:
     """Keeps ``journal_dir`` within its limits; ``own_directory`` returns the directory of this process's writer.
 
     ``sinks`` are those that this process forwards to; those of a forwarder of its own show in their checkpoints.
+    ``statements`` sign for what is removed and adopted, where the journal is sealed.
     """
 
     def __init__(
@@ -70,10 +74,12 @@ class Retention:
         *,
         own_directory: Callable[[], str | None],
         sinks: Sequence[str] = (),
+        statements: Statements | None = None,
         files: Files | None = None,
         wall: Callable[[], float] = time.time,
         elapsed: Callable[[], float] = _elapsed,
     ) -> None:
+        self._statements = statements
         self._journal_dir = journal_dir
         self._limits = limits
         self._usage = usage
@@ -122,7 +128,9 @@ class Retention:
         total += foreign_bytes(self._files, self._journal_dir)
         unconfirmed = self._unconfirmed(closed)
         chosen = to_remove(closed, total=total, now=now, limits=self._limits, unconfirmed=frozenset(unconfirmed))
+        said = self._say(chosen, unconfirmed) if self._statements and chosen else {}
         removed = [one for one in chosen if self._remove(one.segment, unconfirmed.get(one.segment.path))]
+        self._settle(said)
         self._say_what_was_too_old([one.segment for one in removed if one.for_age])
         self._usage.measured(
             segments=sum(len(directory.segments) for directory in found) - len(removed),
@@ -227,6 +235,8 @@ class Retention:
         if directory.path == self._own_directory() or self._is_alive(directory, now):
             return directory.segments[:-1]
         self._examine(directory)
+        if self._statements:
+            self._statements.adopt(directory)
         if not directory.segments:
             self._remove_empty(directory, now)
         return directory.segments
@@ -246,6 +256,29 @@ class Retention:
                 if torn := torn_bytes(self._files, directory.segments[-1]):
                     self._usage.torn(torn)
                     log.warning("journal: %d bytes of an unfinished record in %s", torn, directory.segments[-1].path)
+
+    def _say(self, chosen: Sequence[Removal], unconfirmed: Mapping[str, int]) -> dict[str, list[Removing] | None]:
+        """Sign for what is removed, before it is; return what could not be said yet, by directory: None where it is."""
+        from .statements import Removing  # noqa: PLC0415 - see above
+
+        states = checkpoints.states(self._files, self._journal_dir)
+        sinks = ", ".join(sorted(self._sinks.union(*states.values()))) or "nobody: there is no sink"
+        said: dict[str, list[Removing] | None] = {}
+        by_directory: dict[str, list[Removing]] = {}
+        for segment, for_age in chosen:
+            confirmed = f"not all of {sinks}" if segment.path in unconfirmed else sinks
+            removing = Removing(segment, "age" if for_age else "size", confirmed)
+            by_directory.setdefault(os.path.dirname(segment.path), []).append(removing)
+        for directory, removals in by_directory.items():
+            if self._statements:
+                said[directory] = None if self._statements.removing(directory, removals) else removals
+        return said
+
+    def _settle(self, said: Mapping[str, list[Removing] | None]) -> None:
+        """Say what a full disk kept from being said before; then remove what nobody needs any more."""
+        for directory, removals in said.items():
+            if self._statements and (removals is None or self._statements.removing(directory, removals)):
+                self._statements.removed(directory)
 
     def _unconfirmed(self, segments: Sequence[Segment]) -> dict[str, int]:
         """Return where in each of ``segments`` the first record is that some sink has not confirmed."""

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from .files import Files
+from .files import FULL, Files
 from .rotation import Limits, pieces
 from .segments import HEARTBEAT_SECONDS, LOCK, Placed, directory_name, segment_name
 
@@ -32,8 +32,6 @@ log = logging.getLogger("audit.journal")
 UNSYNCED_BYTES_MAX = 4 << 20
 SYNC_SECONDS = 1.0
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-
 # Kept for the next segment, where something else in the process has taken every descriptor: it needs its own, and one
 # to sync the directory.
 SPARE_DESCRIPTORS = 2
@@ -41,7 +39,7 @@ _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Observer(Protocol):
-    """What the journal reports about itself; counted in records, bytes and seconds."""
+    """What the journal tells about itself; counted in records, bytes and seconds."""
 
     def wrote(self, records: int, size: int) -> None: ...
     def synced(self, seconds: float) -> None: ...
@@ -50,20 +48,45 @@ class Observer(Protocol):
     def torn(self, size: int) -> None: ...
 
 
+class Edge(Protocol):
+    """Where a tree is (`transparency.tree.Edge`)."""
+
+    @property
+    def size(self) -> int: ...
+    def root(self) -> bytes: ...
+
+
+class Sealer(Protocol):
+    """Who seals what is written (`sealing.Sealer`); told on the writer's thread, in this order of events."""
+
+    @property
+    def edge(self) -> Edge: ...
+    def enter(self, directory: str) -> None: ...
+    def begin(self, number: int) -> None: ...
+    def wrote(self, block: bytes) -> None: ...
+    def synced(self) -> None: ...
+    def ended(self, number: int, size: int, *, whole: bool) -> None: ...
+    def dropped(self, number: int) -> None: ...
+    def tick(self, now: float) -> float: ...
+    def leave(self) -> bool: ...
+    def abandon(self) -> None: ...
+
+
 class _OpenSegment:
     """The segment being written. ``bytes`` counts whole lines; ``unsynced`` is what no fdatasync has confirmed.
 
     The first ``answered`` blocks of ``unsynced`` were confirmed to the caller all the same (everysec). On a file that
     is ``poisoned`` an fdatasync has failed: the next one would succeed, and say nothing. One that is ``removed`` has no
-    name any more, and was counted.
+    name any more, and was counted. ``torn``: bytes of a failed write follow, and could not be cut back.
     """
 
     __slots__ = (
-        "answered", "bytes", "fd", "name", "opened", "path", "poisoned", "records", "removed", "unsynced",
-        "unsynced_bytes",
+        "answered", "bytes", "fd", "name", "number", "opened", "path", "poisoned", "records", "removed", "synced_bytes",
+        "torn", "unsynced", "unsynced_bytes",
     )  # fmt: skip
 
-    def __init__(self, path: str, fd: int, opened: float) -> None:
+    def __init__(self, number: int, path: str, fd: int, opened: float) -> None:
+        self.number = number
         self.path = path
         self.name = "/".join(path.split("/")[-2:])  # in the journal: its directory and its file
         self.fd = fd
@@ -73,6 +96,8 @@ class _OpenSegment:
         self.answered = 0
         self.poisoned = False
         self.removed = False
+        self.torn = False
+        self.synced_bytes = 0
         self.unsynced: list[bytes] = []
         self.unsynced_bytes = 0
 
@@ -81,7 +106,8 @@ class Writer:
     """The only writer of one process directory. Not thread-safe: one thread owns it.
 
     ``journal_dir`` may be missing: directory and segment appear with the first record. ``random`` returns the
-    eight hexadecimal digits of a directory's name; ``on_cut`` is called with the closed segment and its records.
+    eight hexadecimal digits of a directory's name, ``now`` the time in it; ``on_cut`` is called with the closed segment
+    and its records; and ``sealer``, where there is one, all that a tree over the lines must know.
     """
 
     def __init__(
@@ -94,7 +120,9 @@ class Writer:
         observer: Observer,
         files: Files | None = None,
         random: Callable[[], str] = lambda: os.urandom(4).hex(),
+        now: Callable[[], float] = time.time,
         on_cut: Callable[[str, int], None] = lambda _path, _records: None,
+        sealer: Sealer | None = None,
     ) -> None:
         self.opened = False
         self.placed: Sequence[Placed] = ()
@@ -107,13 +135,21 @@ class Writer:
         self._observer = observer
         self._files = files or Files()
         self._random = random
+        self._now = now
         self._on_cut = on_cut
+        self._sealer = sealer
         self._segment: _OpenSegment | None = None
         self._number = 0
         self._lock_fd: int | None = None
         self._spare: list[int] = []
+        self._uncut: list[tuple[str, int]] = []  # sealed segments, and how many bytes of each are ours
         self._heartbeat = 0.0
         self._synced = 0.0
+
+    @property
+    def edge(self) -> Edge | None:
+        """The edge of the tree behind what was stored last, None where nothing is sealed."""
+        return self._sealer.edge if self._sealer else None
 
     # -- the verb ---------------------------------------------------------------------------------------------
 
@@ -157,7 +193,8 @@ class Writer:
     def close(self) -> None:
         """Sync and close the segment, and say by a heartbeat in 1970 that this writer is gone."""
         self._cut()
-        if self.directory:
+        is_sealed = self._sealer is None or self._sealer.leave()
+        if self.directory and is_sealed:  # or whoever adopts it would not look for what is missing
             with contextlib.suppress(OSError):
                 self._files.touch(f"{self.directory}/{LOCK}", 0)
         self._leave_directory()
@@ -178,6 +215,10 @@ class Writer:
             self._heartbeat = now
             self._beat(self.directory)
         waits = [HEARTBEAT_SECONDS]
+        if self._sealer:
+            if self._uncut:
+                self._cut_back_all()
+            waits.append(self._sealer.tick(now))
         if self._segment and self._segment.unsynced:
             waits.append(SYNC_SECONDS)
         if self._segment and self._limits.segment_age_max:
@@ -203,7 +244,7 @@ class Writer:
         try:
             self._append(segment, data)
         except OSError as error:
-            if error.errno in _FULL and self._segment is segment:
+            if error.errno in FULL and self._segment is segment:
                 raise  # cut back to whole lines; a new segment would find no room either
             self._complain(f"write {segment.path}: going on in a new segment", error)
             return self._start_again(segment, data)
@@ -232,8 +273,11 @@ class Writer:
                     self._files.truncate(segment.fd, segment.bytes)
                 except OSError:
                     self._observer.torn(written)
+                    segment.torn = True
                     self._seal(segment)
             raise
+        if self._sealer:
+            self._sealer.wrote(data)
         segment.bytes += len(data)
         segment.unsynced.append(data)
         segment.unsynced_bytes += len(data)
@@ -249,8 +293,11 @@ class Writer:
         self._observer.synced(time.perf_counter() - started)
         if self._is_removed(segment):
             raise FileNotFoundError(errno.ENOENT, "the segment was removed while in use", segment.path)
+        if self._sealer:
+            self._sealer.synced()
         segment.unsynced.clear()
         segment.unsynced_bytes = segment.answered = 0
+        segment.synced_bytes = segment.bytes
         self._synced = time.monotonic()
 
     def _is_removed(self, segment: _OpenSegment) -> bool:
@@ -274,11 +321,39 @@ class Writer:
                 self._sync(segment)
             except OSError:
                 self._seal(segment)
+                self._cut_back(segment, is_copied=not broken.answered)
                 raise
         except OSError:
+            self._cut_back(broken, is_copied=not broken.answered)
             self._count_answered(broken)
             raise
+        self._cut_back(broken, is_copied=True)
         return segment
+
+    def _cut_back(self, sealed: _OpenSegment, *, is_copied: bool) -> None:
+        """Cut what no fdatasync has confirmed off a sealed segment: it is in no tree.
+
+        Where the journal is not sealed it stays, as a duplicate; and wherever it was answered and may be the only copy.
+        """
+        if self._sealer and is_copied:
+            self._uncut.append((sealed.path, sealed.synced_bytes))
+            self._cut_back_all()
+
+    def _cut_back_all(self) -> None:
+        left = []
+        for path, size in self._uncut:
+            try:
+                self._files.status(path)  # or opening it would create it
+                fd = self._files.open_shared(path)
+                try:
+                    self._files.truncate(fd, size)
+                finally:
+                    self._files.close(fd)
+            except FileNotFoundError:
+                pass
+            except OSError:  # with the next segment; the statement about this one's end says where that is, too
+                left.append((path, size))
+        self._uncut = left
 
     def _sync_answered(self) -> None:
         """The fdatasync of everysec: what it confirms was answered up to a second ago."""
@@ -313,6 +388,9 @@ class Writer:
             self._count_answered(segment)
         with contextlib.suppress(OSError):
             self._files.close(segment.fd)
+        if self._sealer:  # its tree may not be what is on disk
+            self._sealer.abandon()
+            self._leave_directory()
         self._on_cut(segment.path, segment.records)
 
     def _count_answered(self, broken: _OpenSegment) -> None:
@@ -327,11 +405,21 @@ class Writer:
                 self._is_removed(segment)
             with contextlib.suppress(OSError):  # what matters was synced before, or is known to be unconfirmed
                 self._files.close(segment.fd)
-            if not segment.bytes:
-                with contextlib.suppress(OSError):
+            is_there = bool(segment.bytes)
+            if not is_there:
+                try:
                     self._files.remove(segment.path)
+                except FileNotFoundError:
+                    pass
+                except OSError:
+                    is_there = True
             elif not segment.removed:
                 self._on_cut(segment.path, segment.records)
+            if self._sealer and is_there:
+                whole = not (segment.unsynced or segment.torn)
+                self._sealer.ended(segment.number, segment.synced_bytes, whole=whole)
+            elif self._sealer:
+                self._sealer.dropped(segment.number)
 
     def _open(self) -> _OpenSegment:
         """Create the next segment; with the descriptors that are kept for it, where there are no others."""
@@ -366,7 +454,10 @@ class Writer:
             with contextlib.suppress(OSError):
                 self._files.remove(path)
             raise
-        self._segment = _OpenSegment(path, fd, time.monotonic())
+        self._segment = _OpenSegment(self._number, path, fd, time.monotonic())
+        if self._sealer:
+            self._sealer.begin(self._number)
+            self._cut_back_all()
         return self._segment
 
     def _open_journal(self) -> bool:
@@ -381,7 +472,7 @@ class Writer:
 
     def _enter_new_directory(self) -> None:
         self._files.make_directories(self._journal_dir)
-        path = f"{self._journal_dir}/{directory_name(self._host, time.time(), self._random())}"
+        path = f"{self._journal_dir}/{directory_name(self._host, self._now(), self._random())}"
         self._files.make_directory(path)
         try:
             self._lock_fd = self._files.lock(f"{path}/{LOCK}", create=True)
@@ -396,6 +487,8 @@ class Writer:
         self._number = 0
         self._heartbeat = time.monotonic()
         self.directory = path
+        if self._sealer:
+            self._sealer.enter(path)
 
     def _leave_directory(self) -> None:
         if self._lock_fd is not None:
@@ -414,7 +507,7 @@ class Writer:
                 self._files.close(self._spare.pop())
 
     def _complain(self, what: str, error: OSError) -> None:
-        full = error.errno in _FULL
+        full = error.errno in FULL
         self._observer.failed("full" if full else "io")
         hint = "free space on the volume, or lower AUDIT_JOURNAL_BYTES_MAX" if full else "check the volume"
         log.error("journal: cannot %s: %s", what, error.strerror or error, extra={"hint": hint})
@@ -426,6 +519,7 @@ class StdoutWriter:
     opened = True
     placed: Sequence[Placed] = ()
     directory = None
+    edge = None
 
     def __init__(self, observer: Observer, files: Files | None = None, fd: int = 1) -> None:
         self._observer = observer

@@ -263,6 +263,8 @@ class EventRecord(Record):
         self.operation = notes.operation or _operation(fields.verb, reference.subresource)
         self._notes = notes
         self._fields = fields
+        if notes.checkpoint:  # a tree's: its copies differ in when they were read
+            self.__dict__["id"] = self.uid
 
     @cached_property
     def object(self) -> ObjectReference:
@@ -354,6 +356,7 @@ class _Annotations(
     cluster: str = ""
     degraded: str = ""
     dry_run: str = ""
+    checkpoint: str = ""
     operation: str = ""
     generated_name: str = ""
     collection_item: str = ""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..clusters.tokens import Cluster
 from ..configuration.settings import BODY_BYTES_HARD_MAX
-from ..review import HEAD_BYTES_MAX
+from ..review import HEAD_BYTES_MAX, Reason
 from .refusals import Refusal
 
 __all__ = ["Body", "Held", "Oversized", "Waiting"]
@@ -22,11 +22,15 @@ EXPIRY_SECONDS = 0.05
 
 
 class Oversized:
-    """What is kept of a body beyond AUDIT_BODY_BYTES_MAX: its head, its digest and its size."""
+    """What is kept of a body that is too long: its head, its digest and its size.
 
-    __slots__ = ("digest", "head", "size")
+    ``reason``: it is beyond AUDIT_BODY_BYTES_MAX, or there was no room for it beside others.
+    """
 
-    def __init__(self, parts: list[bytes], size: int, digest: hashlib._Hash) -> None:
+    __slots__ = ("digest", "head", "reason", "size")
+
+    def __init__(self, parts: list[bytes], size: int, digest: hashlib._Hash, reason: Reason) -> None:
+        self.reason: Reason = reason
         self.head = b"".join(_start(parts))[:HEAD_BYTES_MAX]
         self.digest = digest
         self.size = size
@@ -75,8 +79,16 @@ class Body:
             self._digest.update(part)
         elif self.size > min(self._bytes_max, DIGESTED_BYTES):
             self._digest = hashlib.sha256(b"".join(self._parts))
-        if self._digest is not None and self.size > self._bytes_max:
-            self._oversized = Oversized(self._parts, self.size, self._digest)
+        if self.size > self._bytes_max:
+            self.shrink("too_large")
+        return self.held - before
+
+    def shrink(self, reason: Reason) -> int:
+        """Keep the head only, whatever is still to come; return by how many bytes ``held`` changed."""
+        before = self.held
+        if self._oversized is None:
+            digest = self._digest or hashlib.sha256(b"".join(self._parts))
+            self._oversized = Oversized(self._parts, self.size, digest, reason)
             self._parts.clear()
             self.held = len(self._oversized.head)
         return self.held - before
@@ -106,6 +118,10 @@ class Held:
         self.bytes += size
         holder.cluster.body_bytes += size
         _count(self._by_client, holder.caller, size)
+
+    def has_room(self) -> bool:
+        """Return whether no more is held than may be."""
+        return self.bytes <= self._bytes_max
 
     def check(self, holder: Holder, own: int, *, shared: bool) -> None:
         """Raise `Refusal` when too many bytes are held, or too many of this one's.

@@ -125,6 +125,6 @@ class ForwarderProcess:
             try:
                 status = json.loads(line)
                 self._metrics.forwarder_status(status)
-                self._left = {sink: int(one["lag_records"]) for sink, one in status.items()}
+                self._left = {sink: int(one["lag_records"]) for sink, one in status.items() if "lag_records" in one}
             except (ValueError, KeyError, TypeError, AttributeError):
                 log.warning("forward: unexpected output from the forwarder")

@@ -96,11 +96,12 @@ class Intake:
                 self._record_aside(exchange, body)
             elif len(body) <= self._bounds.loop_uncounted_bytes:
                 self._record_here(exchange, body)
-            elif self._turns.is_over():
-                self._hold(exchange, len(body))
+            elif not self._turns.is_over():
+                self._turns.now(functools.partial(self._record_here, exchange, body))
+            elif self._holds(exchange, len(body)):
                 self._turns.later(functools.partial(self._record_held, exchange, body))
             else:
-                self._turns.now(functools.partial(self._record_here, exchange, body))
+                self._store(exchange, self._recorded_by_head(exchange, body))
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends as an answer
             self.refuse(exchange, error)
 
@@ -114,20 +115,23 @@ class Intake:
             try:
                 self._store(exchange, self._recorded(exchange, body))
             except TooCostly:
-                self._hold(exchange, len(body))
+                if not self._holds(exchange, len(body)):
+                    self._store(exchange, self._recorded_by_head(exchange, body))
+                    return
                 self.held.add(exchange, -len(body))  # from now on the task counts it
                 self._record_aside(exchange, body)
         except Exception as error:  # noqa: BLE001 - as in `record`
             self.refuse(exchange, error)
 
-    def _hold(self, exchange: Exchange, size: int) -> None:
-        """Count a body that came at once among those in memory. Raises `Refusal` where that is too much."""
+    def _holds(self, exchange: Exchange, size: int) -> bool:
+        """Count a body that came at once among those in memory; return False where that is too much."""
         self.held.add(exchange, size)
         try:
             self.held.check(exchange, size, shared=self.configuration.clusters is not None)
         except Refusal:
             self.held.add(exchange, -size)
-            raise
+            return False
+        return True
 
     def _admit(self, exchange: Exchange) -> None:
         """Give the review a place among those in flight: its body is here. Raises `Refusal`."""
@@ -244,19 +248,19 @@ class Intake:
             return None
 
     async def _recorded_head(self, exchange: Exchange, body: bytes | Oversized) -> Recorded:
-        """Return what becomes of a review of which only the head is looked at: on a thread, a head can be long."""
+        """Do what `_recorded_by_head` does on a thread: a head can be long."""
+        by_head = functools.partial(self._recorded_by_head, exchange, body)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, by_head)
+
+    def _recorded_by_head(self, exchange: Exchange, body: bytes | Oversized) -> Recorded:
+        """Return what becomes of a review of which only the head is looked at. Raises `BadReview`."""
         name = exchange.cluster.name
+        if isinstance(body, Oversized):
+            review = degrade(body.head, reason=body.reason, size=body.size, sha256=body.digest.hexdigest())
+        else:
+            review = degrade(body, reason="too_costly", size=len(body), sha256=hashlib.sha256(body).hexdigest())
         recorder = self.configuration.recorder_of(name)
-
-        def recorded() -> Recorded:
-            if isinstance(body, Oversized):
-                review = degrade(body.head, reason="too_large", size=body.size, sha256=body.digest.hexdigest())
-            else:
-                digest = hashlib.sha256(body).hexdigest()
-                review = degrade(body, reason="too_costly", size=len(body), sha256=digest)
-            return recorder.record_head(review, received_ns=exchange.received_ns, cluster=name)
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, recorded)
+        return recorder.record_head(review, received_ns=exchange.received_ns, cluster=name)
 
 
 class Exchange(Entry):
@@ -300,7 +304,7 @@ class Exchange(Entry):
             held.add(self, self._body.take(part))
             held.check(self, self._body.held, shared=self.intake.configuration.clusters is not None)
         except Refusal as refusal:
-            self._refuse(refusal)
+            self._shrink_or_refuse(refusal)
 
     def end(self, part: bytes) -> None:
         """Take the last part of the body, nearly always all of it, and record the review."""
@@ -347,6 +351,15 @@ class Exchange(Entry):
         if self.degraded:
             found["degraded"] = self.degraded
         return found
+
+    def _shrink_or_refuse(self, refusal: Refusal) -> None:
+        """Keep the head at least, where there is no room for all of it: what was refused would be recorded nowhere."""
+        held = self.intake.held
+        if refusal.reason != "too_large" and self._body is not None:
+            held.add(self, self._body.shrink("too_costly"))
+            if held.has_room():
+                return
+        self._refuse(refusal)
 
     def _refuse(self, refusal: Refusal) -> None:
         if self._is_open:

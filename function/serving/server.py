@@ -92,8 +92,9 @@ class _Server:
             loop.add_signal_handler(number, self._signalled, number)
         self._service.open()
         gc.enable()  # the start did without: what it made is frozen by now
-        if self._service.settings.forwarding.to:
-            self._forwarder = ForwarderProcess(self._service.settings.forwarding, self._service.metrics)
+        settings = self._service.settings
+        if settings.forwarding.to or settings.seal.witnesses:
+            self._forwarder = ForwarderProcess(settings.forwarding, self._service.metrics)
             self._forwarder.start()
         self._listener.start()
 

@@ -8,6 +8,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from .. import logs
 from ..clusters.tokens import Cluster
@@ -22,6 +23,9 @@ from .bounds import Bounds
 from .endpoint import Endpoint
 from .intake import Intake
 from .metrics_port import MetricsPort
+
+if TYPE_CHECKING:
+    from .seal import Seal
 
 __all__ = ["Service"]
 
@@ -45,6 +49,7 @@ class Service:
         self.bounds = (bounds or Bounds()).served_with(tls=bool(settings.serving.tls_cert_file))
         self.metrics = Metrics()
         self._configuration = Configuration(settings.recording)
+        self._seal = self._new_seal()
         self.endpoint: Endpoint | None = None
         self._journal: Journal | None = None
         self._stops: list[Callable[[], None]] = []
@@ -130,6 +135,7 @@ class Service:
             every_second=settings.fsync == "everysec",
             observer=self.metrics,
             on_cut=lambda path, records: retention.closed(path, records),  # noqa: PLW0108 - it is made below
+            sealer=self._seal.sealer() if self._seal else None,
         )
         retention = Retention(
             settings.dir,
@@ -137,18 +143,28 @@ class Service:
             self.metrics,
             own_directory=lambda: writer.directory,
             sinks=self.settings.forwarding.to,
+            statements=self._seal.statements() if self._seal else None,
         )
         retention.start()
         self._stops.append(retention.stop)
         return Journal(writer, group_stored=group_stored, failed=self.metrics.failed)
 
+    def _new_seal(self) -> Seal | None:
+        """Return what seals the journal, None where nobody asked: then nothing of it is imported."""
+        if not self.settings.seal.key_file:
+            return None
+        from .seal import Seal  # noqa: PLC0415 - see above
+
+        return Seal(self.settings.seal, self.settings.recording.cluster_name, self.metrics)
+
     def _start_reloading(self, intake: Intake) -> None:
         def changed(snapshot: Snapshot) -> None:
             intake.configuration = snapshot
 
-        reloader = Reloader(
-            self._configuration.watches(changed), self.metrics.reloaded, seconds=self.bounds.reload_seconds
-        )
+        watches = self._configuration.watches(changed)
+        if self._seal:
+            watches.append(self._seal.watch())
+        reloader = Reloader(watches, self.metrics.reloaded, seconds=self.bounds.reload_seconds)
         reloader.start()
         self._stops.append(reloader.stop)
 
@@ -168,5 +184,5 @@ class Service:
             f"kube-audit-function {VERSION}: recording reviews{f' of {who}' if who else ''} to {where}, format "
             f"{recording.format}, policy {recording.policy_file or 'built in'}, "
             f"redaction {recording.redaction_file or 'built in'}"
-            f"{f', forwarding to {to}' if to else ''}"
+            f"{f', forwarding to {to}' if to else ''}{f', sealed by {self._seal.names()}' if self._seal else ''}"
         )

@@ -9,6 +9,7 @@ included, nor keep it afterwards. What breaks is kept in build/attack, with the 
 import argparse
 import contextlib
 import json
+import os
 import pathlib
 import random
 import subprocess
@@ -28,6 +29,8 @@ import watch
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+# AUDIT_BODY_BYTES_MAX.
+LARGEST_BYTES = 32 << 20
 VICTIM_SECONDS = 0.1
 MEMORY_BYTES = 300 << 20
 # What may stay for good: memory that the system's allocator keeps, and caches.
@@ -109,7 +112,7 @@ class Campaign:
                 slowest = max(slowest, seen.get("slowest", slowest))
                 if lines != (acknowledged := seen.get("counts", {}).get("recorded", 0) + victim.recorded):
                     self.keep("objects", name, f"{acknowledged} were acknowledged, {lines} are recorded", {})
-                if victim.worst > self.limit(victim):
+                if victim.worst > self.limit("objects"):
                     say(f"  ({name}) the victim waited beside {victim.beside(seen.get('spans', []))}")
                 self.judge("objects", name, victim, server)
                 peak = max(peak, server.watch.peak_bytes)
@@ -148,7 +151,7 @@ class Campaign:
                     peak = max(peak, server.watch.peak_bytes)
                     took = megabytes(server.watch.peak_bytes)
                     say(f"  {attempt}{scheme} {name}: {victim.summary()}, {took}, {counts}")
-                    late = victim.worst > self.limit(victim)
+                    late = victim.worst > self.limit("floods")
                     if not late:  # what a busy machine did once it does not do twice
                         break
                 self.judge("floods", name, victim, server)
@@ -185,14 +188,17 @@ class Campaign:
             self.keep(part, name, f"{len(victim.wrong)} of the victim's reviews: {victim.wrong[:3]}", {})
         if victim.connections > 1:
             self.keep(part, name, f"the victim's connection was cut {victim.connections - 1} times", {})
-        if victim.worst > self.limit(victim):
+        if victim.worst > self.limit(part):
             self.keep(part, name, f"the victim waited: {victim.summary()}", {})
         if server.watch.peak_bytes > MEMORY_BYTES:
             self.keep(part, name, f"the server took {megabytes(server.watch.peak_bytes)}", {})
 
-    def limit(self, _victim):
-        """Return how long a victim may wait, in seconds: an idle server's worst is allowed for."""
-        return VICTIM_SECONDS + self.baseline
+    def limit(self, part):
+        """Return how long a victim may wait, in seconds: an idle server's worst is allowed for.
+
+        So is the disk's time for one record of the largest size: what is stored behind it waits for it.
+        """
+        return VICTIM_SECONDS + self.baseline + (self.large_write if part == "objects" else 0.0)
 
     @contextlib.contextmanager
     def server(self, part, settings, **more):
@@ -238,7 +244,8 @@ class Campaign:
             time.sleep(min(5.0, max(2.0, self.seconds / 30)))
             victim.end()
         self.baseline = victim.worst
-        say(f"idle: {victim.summary()}")
+        self.large_write = max(_write_seconds(self.folder) for _ in range(3))
+        say(f"idle: {victim.summary()}; the disk takes {milliseconds(self.large_write)} for the largest record")
 
     def report(self, part, text, *, peak, victims=()):
         held = "" if not any(line.startswith(part) for line in self.broken) else "BROKEN; "
@@ -250,6 +257,17 @@ class Campaign:
                 f"{milliseconds(max(waits))} ({milliseconds(gross)} with the machine's own delays)"
             )
         self.lines.append(f"{part:8} {held}{text}; peak {megabytes(peak)}")
+
+
+def _write_seconds(folder):
+    """Return what a record of the largest size takes, from the write to the disk's answer."""
+    data = os.urandom(LARGEST_BYTES)
+    began = time.monotonic()
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(data)
+        file.flush()
+        os.fdatasync(file.fileno())
+        return time.monotonic() - began
 
 
 class Victim:

@@ -82,12 +82,9 @@ class Objects:
                 what, body, uid, is_go = case(self.seed, number)
                 async with one_long if len(body) > LONG_BYTES else contextlib.nullcontext():
                     began = time.monotonic()
-                    is_beside_long = one_long.locked()
                     try:
                         status, answer = await asyncio.wait_for(connection.post(body), TIMEOUT_SECONDS)
                         wrong = self._wrong(status, answer, uid, is_go)
-                        if wrong and status == 503 and is_beside_long and b"too much waits" in answer:
-                            wrong = ""  # of one address, long bodies share what there is for them
                     except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
                         wrong = f"it was not answered: {error!r}"
                     self.slowest = max(self.slowest, (time.monotonic() - began, what))

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import itertools
 import json
 import os
 import random
 import re
+import signal
 import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -19,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import running as servers
 from processes import listening
 from report import Report
 
@@ -354,3 +359,98 @@ def test_a_stranger_cannot_sign_for_the_log(running: Running, log: Log) -> None:
     answer: Any = running.ask(stranger.request(0, 10))
     assert isinstance(answer, NotCosigned)
     assert not answer.alarming
+
+
+# -- a journal of the real function ---------------------------------------------------------------------------------
+
+
+def command(*arguments: str | Path) -> str:
+    """Run one of the function's commands; return what it printed."""
+    code, out, err = servers.run([sys.executable, "-m", "function", *map(str, arguments)])
+    assert code == 0, out + err
+    return str(out)
+
+
+def test_a_sealed_journal_of_the_real_function(
+    judges: Path, review_bodies: list[bytes], tmp_path: Path, report: Report
+) -> None:
+    """Go opens every checkpoint and proof that the function wrote, over the segments that it wrote; and cosigns.
+
+    Two processes, the first one killed; every checkpoint extends the one before, as two libraries say.
+    """
+    vkey = command("keys", "new", "example.com/audit", "--out", tmp_path / "key").strip()
+    flags = ["-origin", "example.com/audit", "-vkey", vkey, "-name", WITNESS]
+    journal = tmp_path / "journal"
+    with listening("witness", [judges, "witness", *flags, "0"], tmp_path / "witness.log") as (_, port):
+        said = re.search(r"^cosigner (\S+)$", (tmp_path / "witness.log").read_text(), re.MULTILINE)
+        assert said
+        cosigner = said[1]
+        env = {
+            "AUDIT_SEAL_KEY_FILE": str(tmp_path / "key"),
+            "AUDIT_SEAL_SECONDS": "1",
+            "AUDIT_SEAL_WITNESSES": f"http://127.0.0.1:{port} {cosigner}",
+            "AUDIT_SEGMENT_BYTES_MAX": "128KiB",
+            "AUDIT_CLUSTER_NAME": "prod",
+        }
+        for number, end in enumerate((signal.SIGKILL, signal.SIGTERM)):
+            with servers.serve(env, journal=journal) as server:
+                for body in review_bodies[number * 150 : number * 150 + 150]:
+                    assert server.post(body).status == 200
+                    time.sleep(0.01)
+                seen = f'kube_audit_function_witness_last_cosignature_timestamp_seconds{{witness="{WITNESS}"}}'
+                servers.wait_for(lambda server=server, seen=seen: server.metrics().get(seen, 0) > 0, 30)
+                server.signal(end)
+                server.wait()
+    checked = {"checkpoints": 0, "requests": 0, "proofs": 0, "cosigned": 0}
+    for directory in sorted(one for one in journal.iterdir() if list(one.glob("audit-*.checkpoints"))):
+        judge_directory(judges, directory, vkey, cosigner, tmp_path / directory.name[-8:], checked)
+    assert checked["checkpoints"] > 6
+    assert checked["cosigned"] == 2
+    assert checked["proofs"] > 10
+    said_ = command("verify", journal, "--key", vkey, "--key", cosigner)
+    assert "cosigned by a witness" in said_
+    by = "golang.org/x/mod, torchwood, transparency-dev"
+    for what, count in checked.items():
+        report.rows(SECTION, HEADER, [f"{what} of the real function's journal", by, count])
+
+
+def judge_directory(
+    judges: Path, directory: Path, vkey: str, cosigner: str, scratch: Path, checked: dict[str, int]
+) -> None:
+    """Let Go check all that lies in a process directory."""
+    scratch.mkdir()
+    leaves = scratch / "leaves"
+    content = b"".join(one.read_bytes() for one in sorted(directory.glob("audit-*.ndjson")))
+    leaves.write_bytes(content)
+    records = content.splitlines()
+    signed = b"".join(one.read_bytes() for one in sorted(directory.glob("audit-*.checkpoints")))
+    heads = checkpoints.split(signed)[0]
+    (scratch / "heads").write_bytes(b"".join(heads))
+    origin = heads[0].partition(b"\n")[0].decode()
+    assert origin == f"example.com/audit/prod/{directory.name}"
+    hashes = list(map(leaf_hash, records))
+    bodies = {}
+    for number, (older, newer) in enumerate(itertools.pairwise(heads)):
+        old, size = (checkpoints.parse_signed(one)[0].size for one in (older, newer))
+        path = consistency_proof(hashes, old_size=old, size=size)
+        bodies[str(number)] = AddCheckpoint(old, tuple(path), newer).encode()
+    proved = {one.name: one.read_bytes() for one in directory.glob("*.tlog-proof")}
+    largest = checkpoints.parse_signed(heads[-1])[0].size
+    for at in range(0, largest, 1 + largest // 7):
+        uid = json.loads(records[at])["request"]["uid"]
+        command("prove", directory, uid, "--out", scratch)
+        proved[f"{at}.tlog-proof"] = (scratch / f"{uid}.tlog-proof").read_bytes()
+    files: list[str | Path] = ["-bare", "-origin", origin, "-leaves", leaves, "-vkey", vkey]
+    files += ["-checkpoints", scratch / "heads", "-bodies", written(scratch / "bodies", bodies)]
+    said = judged(judges, "check", *files, "-proofs", written(scratch / "proofs", proved))
+    assert said == f"checkpoints {len(heads)} requests {len(bodies)} proofs {len(proved)}\n"
+    (cosigned,) = directory.glob("witness-*.checkpoint")
+    by_witness = [*files[:7], "-cosigner", cosigner, "-checkpoints", cosigned]
+    assert judged(judges, "check", *by_witness).startswith("checkpoints 1 ")
+    for what, count in (
+        ("checkpoints", len(heads)),
+        ("requests", len(bodies)),
+        ("proofs", len(proved)),
+        ("cosigned", 1),
+    ):
+        checked[what] += count

@@ -2,7 +2,7 @@
 // and the proofs and the witness of transparency-dev. Each subcommand prints what it found; a judge that finds
 // something wrong says so on stderr and exits with 1.
 //
-//	judges check -vkey KEY -origin ORIGIN -leaves FILE [-cosigner KEY] [-checkpoints FILE] [-bodies DIR] [-proofs DIR]
+//	judges check -vkey KEY -origin ORIGIN -leaves FILE [-bare] [-cosigner KEY] [-checkpoints FILE] [-bodies DIR] [-proofs DIR]
 //	judges make -skey KEY -origin ORIGIN -leaves FILE SIZE...
 //	judges verdicts -vkey KEY -origin ORIGIN
 //	judges witness -vkey KEY -origin ORIGIN -name NAME PORT
@@ -25,6 +25,7 @@ var (
 	origin  = flags.String("origin", "", "the log's origin")
 	cosign  = flags.String("cosigner", "", "the verifier key of a witness that must have cosigned everything")
 	leaves  = flags.String("leaves", "", "file of the log's entries, a line each; the line break belongs to the entry")
+	bare    = flags.Bool("bare", false, "the line break does not belong to the entry: a journal's lines")
 	heads   = flags.String("checkpoints", "", "file of signed checkpoints, one after another")
 	bodies  = flags.String("bodies", "", "directory of add-checkpoint requests")
 	proofs  = flags.String("proofs", "", "directory of tlog-proofs")
@@ -74,6 +75,9 @@ func readTree() (*tree, error) {
 	for _, line := range bytes.SplitAfter(data, []byte("\n")) {
 		if len(line) == 0 {
 			continue
+		}
+		if *bare {
+			line = bytes.TrimSuffix(line, []byte("\n"))
 		}
 		hashes, err := tlog.StoredHashes(int64(len(t.entries)), line, t)
 		if err != nil {

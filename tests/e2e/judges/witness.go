@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 
 	"filippo.io/torchwood"
 	"github.com/transparency-dev/witness/persistence/inmemory"
@@ -13,7 +14,8 @@ import (
 	"golang.org/x/mod/sumdb/note"
 )
 
-// serveWitness runs the witness of transparency-dev on loopback, with a key made for the run. It prints its verifier
+// serveWitness runs the witness of transparency-dev on loopback, with a key made for the run. It takes the origin, and
+// all below it: a journal's directories. It prints its verifier
 // key ("cosigner KEY"), then "listening PORT" (PORT 0: any).
 func serveWitness() error {
 	verifier, err := note.NewVerifier(*vkey)
@@ -32,7 +34,7 @@ func serveWitness() error {
 		Persistence: inmemory.New(),
 		Signers:     []note.Signer{signer},
 		VerifierForLog: func(_ context.Context, of string) (note.Verifier, bool, error) {
-			return verifier, of == *origin, nil
+			return verifier, of == *origin || strings.HasPrefix(of, *origin+"/"), nil
 		},
 	})
 	if err != nil {
