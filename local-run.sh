@@ -2,7 +2,7 @@
 # Set up and run the function on this machine, as functions-framework runs it: one command.
 #
 #   ./local-run.sh            serve on $PORT (8080), journal in $AUDIT_JOURNAL_DIR (./journal)
-#   ./local-run.sh --demo     …and send a handful of real reviews through it, showing each record
+#   ./local-run.sh --demo     …and send a handful of real reviews through it, showing each record, and an object's past
 #   ./local-run.sh --demo --once     …then stop
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -52,6 +52,8 @@ server=$!
 trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null || true' EXIT
 trap 'exit 130' INT TERM
 python examples/demo/demo.py "http://127.0.0.1:$PORT" "$AUDIT_JOURNAL_DIR"
+printf '\n$ python -m function history deploy/web -n shop    # more of these: docs/investigating.md\n'
+python -m function history deploy/web -n shop
 if [ -z "$once" ]; then
     echo "The function goes on running; stop it with Ctrl-C." >&2
     wait "$server"

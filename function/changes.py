@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from .work import Work
 
-__all__ = ["changes"]
+__all__ = ["NOISE", "changes"]
 
 # What the API server counts and keeps by itself. managedFields and resourceVersion change with every write;
 # generation only with a change of the object itself, which the patch shows anyhow.

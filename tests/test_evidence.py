@@ -272,14 +272,7 @@ def test_the_head_of_an_answer_is_an_anchor(tmp_path):
             "audit.example/tree": f"{size} {notes.base64.b64encode(root).decode()}",
             "audit.example/recorded": f"{directory}/1/0",
         }
-        events.append(
-            {
-                "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": f"a{size}",
-                "stage": "ResponseComplete", "verb": "create", "requestURI": "/api", "user": {"username": "u"},
-                "requestReceivedTimestamp": "2026-11-24T11:43:52.395011Z",
-                "stageTimestamp": "2026-11-24T11:43:52.395011Z", "annotations": annotations,
-            }
-        )  # fmt: skip
+        events.append(native_event(annotations))
     native.write_text("".join(json.dumps(one) + "\n" for one in events))
     assert run("verify", tmp_path / "journal", "--key", VKEY, "--anchors", native)[0] == 0
     events[4]["annotations"]["audit.example/tree"] = events[5]["annotations"]["audit.example/tree"].replace("6", "5", 1)
@@ -294,6 +287,35 @@ def test_the_head_of_an_answer_is_an_anchor(tmp_path):
     code, out, _ = run("verify", tmp_path / "journal", "--key", VKEY, "--anchors", native)
     assert code == 1
     assert "known from an anchor" in out
+
+
+def test_what_real_answers_say_shows_a_journal_that_was_cut(tmp_path, review_bodies):
+    """Without a single checkpoint: the roots that the API server's own log has are enough."""
+    native = tmp_path / "native.log"
+    with running.serve(sealed_env(tmp_path, AUDIT_SEAL_SECONDS="3600"), journal=tmp_path / "journal") as server:
+        with native.open("w") as file:
+            for body in review_bodies[:20]:
+                said = server.post(body).json["response"]["auditAnnotations"]
+                assert said.keys() == {"recorded", "tree"}
+                file.write(json.dumps(native_event({f"audit.example/{key}": value for key, value in said.items()})))
+                file.write("\n")
+        server.signal(signal.SIGKILL)
+        server.process.wait(10)
+    code, out, _ = run("verify", tmp_path / "journal", "--key", VKEY, "--anchors", native)
+    assert code == 0, out
+    (segment,) = (tmp_path / "journal").glob("*/audit-*.ndjson")
+    lines = segment.read_bytes().splitlines(keepends=True)
+    segment.write_bytes(b"".join(lines[:-1]))
+    assert run("verify", tmp_path / "journal", "--key", VKEY, "--anchors", native)[0] == 1
+
+
+def native_event(annotations):
+    return {
+        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": str(annotations),
+        "stage": "ResponseComplete", "verb": "create", "requestURI": "/api", "user": {"username": "u"},
+        "requestReceivedTimestamp": "2026-11-24T11:43:52.395011Z",
+        "stageTimestamp": "2026-11-24T11:43:52.395011Z", "annotations": annotations,
+    }  # fmt: skip
 
 
 def test_an_anchor_that_names_no_directory(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -53,6 +54,8 @@ def test_the_demo_sends_real_reviews_and_shows_their_records(env, tmp_path):
         assert account(record["request"]["userInfo"]["username"]) in line
         assert record["request"]["resource"]["resource"] in line
         assert record["requestReceivedTimestamp"][:19] in line
+    past = out[out.index("$ python -m function history deploy/web") :]
+    assert re.search(r"patch scale +alice .*spec\.replicas: 3 → 5", past)
     assert "\x1b" not in out  # colours are for terminals
     assert not running.can_connect(int(env["PORT"]))
 

@@ -112,7 +112,7 @@ NAMES = st.sampled_from(["jane", "jan", "a<b", "é", 'q"', "x y", "system:node:a
 @given(
     st.lists(st.tuples(NAMES, NAMES, NAMES, st.booleans(), OPERATIONS), max_size=8),
     st.dictionaries(
-        st.sampled_from(["user", "namespace", "resource", "cluster"]),
+        st.sampled_from(["name", "user", "namespace", "resource", "cluster"]),
         st.lists(
             st.sampled_from(["jane", "ja*", "*", "a<b", "é", 'q"', "o/p", "", "*node:*", "x y", "jane\\"]), max_size=2
         ),
@@ -124,6 +124,7 @@ def test_a_filter_finds_what_a_naive_one_finds(people, wanted, verbs):
     lines = [
         record(
             number,
+            name=cluster,
             target=EventFormat() if event else ReviewFormat(),
             cluster=cluster,
             namespace=namespace,
@@ -139,7 +140,7 @@ def test_a_filter_finds_what_a_naive_one_finds(people, wanted, verbs):
 
 
 def text_of(record, field):
-    return getattr(record.object if field in ("namespace", "resource") else record, field)
+    return getattr(record.object if field in ("name", "namespace", "resource") else record, field)
 
 
 def naive(record, wanted):

@@ -20,6 +20,12 @@ COMMANDS = {
     "prove": "prove one review's entry to somebody who has nothing else",
     "checkpoint": "print the newest signed checkpoint of the journal, to be kept elsewhere",
     "keys": "make a key that seals the journal, or show its verifier keys",
+    "history": "every change of one object: when, by whom, what",
+    "at": "objects as they were at a time, as YAML",
+    "blame": "each field of an object with who set it last, and when",
+    "diff": "what differs between two times, object by object, and who did it",
+    "gaps": "where the journal contradicts itself: changes that are not in it",
+    "who": "what an account did, to what, when; --new: what it had never done before",
     "render": "convert records to the other format",
     "completion": "print a completion script for bash or zsh",
 }

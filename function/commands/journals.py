@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import gzip
 import heapq
 import os
+import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
 
 from ..journal.segments import segment_name, segment_number
 from ..record import reading
 from ..record.reading import NotARecord, Record
 
-__all__ = ["Source", "merged", "sources"]
+__all__ = ["Source", "Stream", "merged", "opened_sources", "sources"]
 
 BLOCK_BYTES = 4 << 20
 FIRST_BLOCK_BYTES = 64 << 10  # the first screen is there at once
@@ -69,6 +74,14 @@ class Source:
         if numbers:
             self._number = numbers[low]
             self._offset = self._search(self._number, since_ns)
+
+    def segment_paths(self) -> list[str]:
+        """Return the segments' files, in their order."""
+        return [self._path(number) for number in self._numbers(0)]
+
+    def skip_to(self, offset: int) -> None:
+        """Go on at a byte of the first segment, the start of a line."""
+        self._offset = offset
 
     def line_at(self, number: int, offset: int) -> bytes:
         """Return the line that starts at ``offset`` of segment ``number``. Raises `OSError`."""
@@ -144,6 +157,54 @@ class Source:
             else:
                 high = middle
         return low
+
+
+class Stream(Source):
+    """A segment that cannot be searched: a compressed one (``.gz``), or standard input (``-``). Read once."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file: BinaryIO | gzip.GzipFile = sys.stdin.buffer if path == "-" else gzip.GzipFile(path)
+        self._first = b""
+        self._offset_read = 0
+
+    def placed_blocks(self) -> Iterator[tuple[int, int, bytes]]:
+        """Return blocks of whole lines. Raises `OSError`, also where the file is not whole."""
+        rest, self._first = self._first, b""
+        try:
+            while block := self._file.read(BLOCK_BYTES):
+                rest += block
+                if end := rest.rfind(b"\n") + 1:
+                    yield 0, self._offset_read, rest[:end]
+                    self._offset_read += end
+                    rest = rest[end:]
+        except (EOFError, zlib.error):
+            raise OSError(errno.EIO, "not a whole gzip file: cut short?", self.path) from None
+        if end := rest.rfind(b"\n") + 1:
+            yield 0, self._offset_read, rest[:end]
+
+    def head(self) -> int:
+        """Return when the first record was received, in nanoseconds since the epoch; 0 where none is there."""
+        try:
+            while b"\n" not in self._first and (block := self._file.read(FIRST_BLOCK_BYTES)):
+                self._first += block
+        except (EOFError, zlib.error):
+            raise OSError(errno.EIO, "not a whole gzip file: cut short?", self.path) from None
+        return _received_ns(self._first[: self._first.find(b"\n") + 1])
+
+    def seek(self, since_ns: int) -> None:
+        """Skip nothing: what is too old is read and left out."""
+
+    def remaining(self) -> int:
+        """Return 0: how much is there is not known."""
+        return 0
+
+
+def opened_sources(paths: Sequence[str]) -> list[Source]:
+    """Return what ``paths`` are or have in them, ready to be read. Raises `OSError`."""
+    found: list[Source] = [Stream("-")] if "-" in paths else []
+    some = sources([path for path in paths if path != "-"])
+    return found + [Stream(path) if path.endswith(".gz") else Source(path) for path in some]
 
 
 def sources(paths: Sequence[str]) -> list[str]:

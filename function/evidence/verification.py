@@ -194,7 +194,7 @@ class _Plan:
             if log.segments:
                 text = "it was never sealed, or all that was signed for it is gone: nothing is proved of it"
                 log.say(Level.UNKNOWN, text)
-        elif not self._is_known:
+        elif not self._is_known and any(log.segments.values()):  # else its writer was killed before its first line
             log.say(Level.UNKNOWN, "no checkpoint is signed with a given key: nothing is proved of it")
         for one in passed:
             self._report(one)

@@ -99,6 +99,11 @@ class Record(ABC):
 
     @property
     @abstractmethod
+    def options(self) -> bytes | Raw:
+        """The options of a deletion, JSON; ``null`` where there are none, or none were recorded."""
+
+    @property
+    @abstractmethod
     def changes(self) -> bytes:
         """The JSON Patch that was recorded, empty where there is none."""
 
@@ -111,6 +116,11 @@ class Record(ABC):
     @abstractmethod
     def connect_options(self) -> dict[str, list[str]]:
         """What a CONNECT asked for, as the record has it: ``command`` and ``container`` of an exec, each a list."""
+
+    @property
+    def outcome(self) -> bool | None:
+        """Whether its request succeeded, as the API server's own log says; None where nobody has asked that."""
+        return None
 
     @cached_property
     def received_ns(self) -> int:
@@ -192,6 +202,10 @@ class ReviewRecord(Record):
     @property
     def old_object(self) -> bytes | Raw:
         return self._request.oldObject
+
+    @property
+    def options(self) -> bytes | Raw:
+        return self._request.options if self.operation == "DELETE" else NULL
 
     @cached_property
     def object(self) -> ObjectReference:
@@ -294,9 +308,24 @@ class EventRecord(Record):
         # What a DELETE sent is its options, not a new object.
         return NULL if self.operation == "DELETE" else self._fields.requestObject
 
+    @property
+    def options(self) -> bytes | Raw:
+        return self._fields.requestObject if self.operation == "DELETE" else NULL
+
     @cached_property
     def changes(self) -> bytes:
         return _unquoted(self._notes.changes)
+
+    @cached_property
+    def outcome(self) -> bool | None:
+        # As `reconcile --enrich` joins them. Of the reviews of one request the last one counts, if it succeeded.
+        joined = self._notes.joined
+        if joined not in ("exact", "sole", "again"):
+            return None
+        code = _code(self._fields.responseStatus)
+        if code == 404 and self.operation == "DELETE":
+            return None  # it is gone all the same
+        return False if code >= 400 else True if code >= 200 and joined != "again" else None
 
     @cached_property
     def old_object(self) -> bytes | Raw:
@@ -360,6 +389,7 @@ class _Annotations(
     operation: str = ""
     generated_name: str = ""
     collection_item: str = ""
+    joined: str = ""
     changes: Raw = _ABSENT
     old_object: Raw = _ABSENT
 
@@ -386,6 +416,7 @@ class _Line(msgspec.Struct, gc=False):
     objectRef: _ObjectReference | None = None  # noqa: N815
     requestURI: str = ""  # noqa: N815
     requestObject: Raw = NULL  # noqa: N815
+    responseStatus: Raw = NULL  # noqa: N815
     annotations: _Annotations | None = None
 
 
@@ -455,6 +486,20 @@ def _operation(verb_: str, subresource: str) -> str:
 def _unquoted(text: Raw) -> bytes:
     source = bytes(text)
     return _string(source).encode() if source[:1] == b'"' else b""
+
+
+class _Status(msgspec.Struct, gc=False):
+    code: int = 0
+
+
+_status = msgspec.json.Decoder(_Status | None).decode
+
+
+def _code(status: Raw) -> int:
+    try:
+        return (_status(status) or _Status()).code
+    except msgspec.DecodeError:
+        return 0
 
 
 def _is_object(source: bytes | Raw) -> bool:

@@ -82,6 +82,10 @@ class Intake:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit-head")
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def tree_head(self) -> str:
+        """See `Journal.tree_head`."""
+        return self._journal.tree_head()
+
     def close(self) -> None:
         """End what works beside us."""
         self._aside.end()
@@ -346,10 +350,12 @@ class Exchange(Entry):
             self.intake.refuse(self, error)
 
     def _annotations(self) -> dict[str, str]:
-        """Return what the API server's own log may say of the record: where it is, and why it holds less."""
+        """Return what the API server's own log may say of the record: where it is, why it holds less, its tree."""
         found = {"recorded": f"{self.segment}/{self.offset}"} if self.segment else {}
         if self.degraded:
             found["degraded"] = self.degraded
+        if head := self.intake.tree_head():
+            found["tree"] = head
         return found
 
     def _shrink_or_refuse(self, refusal: Refusal) -> None:

@@ -1,0 +1,1 @@
+"""What the commands about the past share: which journals, which records, times as people write them, tables."""

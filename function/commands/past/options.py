@@ -1,0 +1,139 @@
+"""What the commands about the past have in common on the command line: options, exit codes, interruptions."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+
+from ...history.kinds import Wanted, parse_wanted
+from ..command_line import PROGRAM, Parser, say, stop_writing
+from .index import default_path
+from .records import Journals
+from .text import Output
+from .times import Clock, parse_time
+
+__all__ = ["CannotAnswer", "kind_and_name", "moment", "past_parser", "run"]
+
+JOURNAL = "AUDIT_JOURNAL_DIR"
+
+
+class CannotAnswer(Exception):  # noqa: N818 - the caller's action is one: say it, and end with its code
+    """There is no answer; the text says why, and the next step. ``code`` is the exit code."""
+
+    def __init__(self, text: str, code: int = 1) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def past_parser(command: str, description: str, epilog: str = "", *, examples: str) -> Parser:
+    """Return a parser with the options that all of them have; an example is what follows the command's name."""
+    made = Parser(
+        f"{PROGRAM} {command}",
+        description=description,
+        examples="\n".join(f"{PROGRAM} {command} {line}" for line in examples.strip().splitlines()),
+        notes=f"{epilog} docs/investigating.md shows real questions and answers.".strip(),
+    )
+    made.add_argument(
+        "--journal",
+        action="append",
+        metavar="DIR",
+        help=f"a journal, one writer's directory, a segment (also .gz), or - for standard input; may be repeated "
+        f"(default: {JOURNAL}, or ./journal)",
+    )
+    made.add_argument(
+        "--index", action="store_true", help="keep an index in the user's cache: later answers come at once"
+    )
+    made.add_argument("--index-file", metavar="FILE", default="", help="keep the index in this file instead")
+    made.add_argument("--cluster", metavar="NAME", help="only this cluster's records, in a journal of several")
+    made.add_argument("--utc", action="store_true", help="print times in UTC, also on a terminal")
+    made.add_argument("--zone", metavar="+HH:MM", help="read and print times in this zone instead of the machine's")
+    made.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="auto: on a terminal")
+    made.add_argument(
+        "--records",
+        action="store_true",
+        help="print the records that the answer is made of instead, as they are: for jq, or to merge journals",
+    )
+    return made
+
+
+def moment(text: str) -> int:
+    """Return the time that an argument says, in nanoseconds since the epoch."""
+    try:
+        return parse_time(text, dt.datetime.now(dt.UTC))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is {error}") from None
+
+
+def kind_and_name(text: str) -> Wanted:
+    """Return what an argument names."""
+    try:
+        return parse_wanted(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def run(
+    made: Parser,
+    arguments: list[str],
+    answer: Callable[[argparse.Namespace, Journals, Output], int],
+) -> int:
+    """Parse, open the journals, answer, and return the exit code: 2 for usage or an unreadable journal, 130 for ^C."""
+    _live_in_the_zone(arguments)
+    options = made.parse_args(arguments)
+    try:
+        paths = _paths(options)
+        journals = Journals(paths, options.index_file or (default_path(paths) if options.index else ""))
+        output = Output(
+            Clock(dt.UTC if options.utc or not (options.zone or sys.stdout.isatty()) else None),
+            colour=options.color == "always"
+            or (options.color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")),
+        )
+        if not journals.started_ns:
+            if options.records:
+                return 0
+            raise CannotAnswer(f"{', '.join(_paths(options))}: no record is there; {_hint(options)}", 2)
+        code = answer(options, journals, output)
+        sys.stdout.flush()
+        journals.report()
+    except CannotAnswer as error:
+        say(str(error))
+        return error.code
+    except BrokenPipeError:  # the reader has seen enough
+        stop_writing()
+        return 0
+    except OSError as error:
+        say(f"{error.filename or 'the journal'}: {error.strerror or error}; {_hint(options)}")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _live_in_the_zone(arguments: list[str]) -> None:
+    """Let this process's own zone be the one that ``--zone`` says, before other arguments are read as times."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--zone", default="")
+    zone = early.parse_known_args(arguments)[0].zone
+    found = re.fullmatch(r"([+-])(\d\d):(\d\d)", zone)
+    if found:
+        west = "-" if found[1] == "+" else "+"  # POSIX counts westwards
+        os.environ["TZ"] = f"<{'UTC' if zone[1:] == '00:00' else zone.replace(':', '')}>{west}{found[2]}:{found[3]}"
+        time.tzset()
+    elif zone:
+        say(f"--zone: not an offset such as +01:00: {zone!r}")
+        raise SystemExit(2)
+
+
+def _paths(options: argparse.Namespace) -> list[str]:
+    return options.journal or [os.environ.get(JOURNAL) or "journal"]
+
+
+def _hint(options: argparse.Namespace) -> str:
+    if options.journal:
+        return "hint: --journal names a journal's directory, or a segment"
+    return f"hint: name the journal with --journal DIR or {JOURNAL}"
