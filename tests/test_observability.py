@@ -10,7 +10,7 @@ import running
 import yaml
 from running import review
 
-from function.metrics import REFUSAL_REASONS, Metrics
+from function.metrics import REFUSAL_REASONS, Metrics, WatchMetrics
 from function.transparency.keys import KeyType, SignerKey, VerifierKey
 
 ROOT = running.ROOT
@@ -55,7 +55,10 @@ def ours():
     metrics.reloaded("policy", successful=True)
     metrics.forwarder_started(["elasticsearch"])
     metrics.forwarder_status({"witness w.example": {"failures": 0, "last_cosignature": 1}})
-    found = metrics_of(metrics)
+    watch = WatchMetrics()
+    watch.watch_up.labels(resource="validatingwebhookconfigurations").set(1)
+    watch.observations.labels(change="updated", watching="false").inc()
+    found = metrics_of(watch) | metrics_of(metrics)
     return found | {name: {"cluster"} for name in found if name.startswith("kube_audit_function_cluster_")}
 
 
@@ -65,7 +68,9 @@ def expressions():
         yield name, rule["expr"]
     for panel in PANELS:
         for target in panel["targets"]:
-            assert not re.search(r"\[\d", target["expr"]) or "1h" in target["expr"], "use $__rate_interval"
+            assert not re.search(r"\[(\d+s|[1-4]m)\]", target["expr"]), (
+                "use $__rate_interval: too short for 60 s scrapes"
+            )
             expr = target["expr"].replace("$__rate_interval", "5m").replace("$__range", "6h")
             yield panel["title"], expr.replace("$webhook", WEBHOOK).replace("$namespace", ".*")
 
@@ -182,7 +187,7 @@ def test_thresholds_fit_the_defaults():
 
 def test_monitors_and_kustomization():
     """Both monitors reach the port of the metrics, no pod is chosen by both, and every file is there."""
-    knative, plain = yaml.safe_load_all((FOLDER / "podmonitors.yaml").read_text())
+    knative, plain, watch = yaml.safe_load_all((FOLDER / "podmonitors.yaml").read_text())
     code, out, _ = running.run([*running.SERVE[:-1], "settings"])
     port = re.search(r"AUDIT_METRICS_PORT\W+(\d+)", out)[1]
     assert code == 0
@@ -190,6 +195,8 @@ def test_monitors_and_kustomization():
     addresses = [rule["replacement"] for rule in endpoint["relabelings"] if rule["targetLabel"] == "__address__"]
     assert addresses == [f"$1:{port}", f"[$1]:{port}"]
     assert str(plain["spec"]["podMetricsEndpoints"][0]["portNumber"]) == port
+    assert watch["spec"]["podMetricsEndpoints"] == plain["spec"]["podMetricsEndpoints"]
+    assert watch["spec"]["selector"]["matchLabels"].items().isdisjoint(plain["spec"]["selector"]["matchLabels"].items())
     (label,) = knative["spec"]["selector"]["matchLabels"]
     assert {"key": label, "operator": "DoesNotExist"} in plain["spec"]["selector"]["matchExpressions"]
     kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
@@ -205,6 +212,7 @@ def test_the_dashboard_is_well_formed():
     titles = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
     assert titles == [
         "At a glance", "What the API server says", "Reviews", "Latency", "Journal", "Forwarding", "Clusters",
+        "Watching",
     ]  # fmt: skip
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     cells = set()
@@ -273,7 +281,8 @@ def test_a_running_function_exposes_what_the_rules_name(tmp_path):
         running.wait_for(lambda: server.metrics().get(failures, 0) > 0, running.START_SECONDS)
         exposed = {name.partition("{")[0] for name in server.metrics()}
     wanted = {name for rule in RULES.values() for name in METRIC.findall(re.sub(r'"[^"]*"', "", rule["expr"]))}
-    assert {name for name in wanted if name not in API_SERVER} <= exposed
+    of_watch = set(metrics_of(WatchMetrics()))  # another process's; tests/test_watching.py scrapes it
+    assert {name for name in wanted if name not in API_SERVER} - of_watch <= exposed
 
 
 PROMTOOL = shutil.which("promtool")

@@ -6,7 +6,7 @@ import pytest
 import running
 
 from function.commands import settings as settings_command
-from function.metrics import Metrics
+from function.metrics import Metrics, WatchMetrics
 from function.startup import every_setting
 
 ROOT = running.ROOT
@@ -23,10 +23,15 @@ def documents():
     return sorted(path for path in found if path.is_file())
 
 
+def collected():
+    """Return what the processes that answer reviews show, and what `watch` shows."""
+    return [*Metrics().registry.collect(), *WatchMetrics().registry.collect()]
+
+
 def families():
     """Return our metric families: name as exposed, and type."""
     found = {}
-    for family in Metrics().registry.collect():
+    for family in collected():
         if not family.name.startswith(("process_", "python_")):
             found[family.name + ("_total" if family.type == "counter" else "")] = family.type
     return found
@@ -52,7 +57,7 @@ def test_docs_metrics_lists_exactly_the_metrics():
 
 def test_docs_metrics_names_every_reason():
     text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    for family in Metrics().registry.collect():
+    for family in collected():
         for sample in family.samples:
             if family.name.startswith("kube_audit_") and "reason" in sample.labels:
                 assert f"`{sample.labels['reason']}`" in text, sample.labels["reason"]

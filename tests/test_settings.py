@@ -76,6 +76,14 @@ DEFAULTS = {
     "AUDIT_GOOGLE_CLOUD_LOGGING_BATCH_RECORDS_MAX": "500",
     "AUDIT_GOOGLE_CLOUD_LOGGING_BATCH_BYTES_MAX": "5MB",
     "AUDIT_GOOGLE_CLOUD_LOGGING_RECORD_BYTES_MAX": "256KB",
+    "AUDIT_WATCH_API_URL": "",
+    "AUDIT_WATCH_TOKEN_FILE": "/var/run/secrets/kubernetes.io/serviceaccount/token",
+    "AUDIT_WATCH_CA_FILE": "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+    "AUDIT_WATCH_WEBHOOK_FILE": "",
+    "AUDIT_WATCH_WEBHOOK_CA_FILE": "",
+    "AUDIT_WATCH_CANARY_SECONDS": "60",
+    "AUDIT_WATCH_CANARY_URL": "",
+    "AUDIT_WATCH_CANARY_NAMESPACE": "kube-audit-function-canary",
 }
 COMMAND = [sys.executable, "-m", "function", "settings"]
 

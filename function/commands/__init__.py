@@ -12,6 +12,7 @@ COMMANDS = {
     "serve": "receive reviews and write the journal (what the container image runs)",
     "show": "print the journal's records: filter, count, follow",
     "forward": "send the journal to AUDIT_FORWARD_TO; --check sends one test record to each sink",
+    "watch": "record changes of webhook configurations and admission policies; send canaries",
     "settings": "print every setting: value in force, default, meaning",
     "clusters": "add, rotate, show, remove, list, check: the clusters of a central endpoint",
     "policy": "check a policy file, and count what each rule keeps of recorded reviews",

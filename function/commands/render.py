@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from ..record import Format, reading
 from ..record.event_format import EventFormat
-from ..record.reading import NotARecord, ReviewRecord
+from ..record.reading import NotARecord, ObservationRecord, ReviewRecord
 from ..record.review_format import ReviewFormat
 from .command_line import PROGRAM, Parser, say
 from .files import opened
@@ -91,6 +91,8 @@ def _lines(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
 def _converted(line: bytes, target: Format) -> bytes:
     """Return the line in the target's format. Raises `NotARecord`."""
     record = reading.read(line)
+    if isinstance(record, ObservationRecord):  # no review, and none can be made of it
+        return record.event() if isinstance(target, EventFormat) else record.line + b"\n"
     if not isinstance(record, ReviewRecord):
         if isinstance(target, EventFormat):
             return record.line + b"\n"

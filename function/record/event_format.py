@@ -16,14 +16,14 @@ from . import request_uri
 from .timestamps import microseconds
 from .verb import Metadata, metadata, verb_of
 
-__all__ = ["PREFIX", "EventFormat"]
+__all__ = ["EVENT_BYTES_MAX", "HEAD_BYTES", "PREFIX", "EventFormat"]
 
 # Of the annotations that are ours.
 PREFIX = "kube-audit-function/"
 
 # Falco refuses events over 256 KiB. The old object is what we add to an event; it is left out before the limit.
 EVENT_BYTES_MAX = 256 << 10
-_HEAD_BYTES = 8 << 10  # more than all the other fields
+HEAD_BYTES = 8 << 10  # more than all the other fields
 
 _NULL = b"null"
 _NO_METADATA = Metadata()
@@ -62,7 +62,7 @@ class EventFormat:
         body = _request_object(review) if with_objects else b""
         if not with_objects:
             changes = None
-        old_object = _old_object(review, EVENT_BYTES_MAX - _HEAD_BYTES - len(body)) if with_objects else None
+        old_object = _old_object(review, EVENT_BYTES_MAX - HEAD_BYTES - len(body)) if with_objects else None
         return b'%b"level":%b,"auditID":%b,%b"requestURI":"%b","verb":"%b","user":%b,"objectRef":%b%b%b,%b}\n' % (
             b'{"kind":"Event","apiVersion":"audit.k8s.io/v1",',
             _encode(level),

@@ -1,8 +1,8 @@
 """A line of the journal to a value: the only code that does it, for sinks, ``show``, ``render`` and all other readers.
 
 `read` takes a line in the review format (kube-audit-rest's included) or in the event format, degraded or not, and gives
-the same answer to the same question whichever format it is in. Cheap where little is asked: a line is scanned once, and
-the objects in it are decoded only when somebody wants them (pure).
+the same answer to the same question whichever format it is in; what a watch observed is read as well. Cheap where
+little is asked: a line is scanned once, and the objects in it are decoded only when somebody wants them (pure).
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from msgspec import Raw
 
 from ..changes import changes as changes_between
 from ..review import API_VERSION, KIND, NULL, Degraded, Request, Resource, Review
-from . import request_uri
+from . import observation, request_uri
 from .event_format import PREFIX
+from .observation import Change, Manager, Observation
 from .verb import Metadata, metadata, verb_of
 
-__all__ = ["NotARecord", "ObjectReference", "Record", "ReviewRecord", "read"]
+__all__ = ["NotARecord", "ObjectReference", "ObservationRecord", "Observed", "Record", "ReviewRecord", "read"]
 
 
 class NotARecord(ValueError):  # noqa: N818 - named after what it is; the caller counts it, or sets it aside, and goes on
@@ -50,16 +51,28 @@ class ObjectReference(NamedTuple):
         return f"{self.group}/{self.resource}/{self.namespace}/{self.name}"
 
 
+class Observed(NamedTuple):
+    """What a watch saw of an object, and whether it watched when that happened; ``managers`` by managedFields."""
+
+    change: Change
+    watching: bool
+    managers: tuple[Manager, ...]
+
+
 class Record(ABC):
     """What a line says, whichever format it is in.
 
     ``line`` is without its line break, ``received`` RFC 3339 in UTC as the line spells it, and ``operation``
     admission's: CREATE, UPDATE, DELETE or CONNECT. ``degraded`` says why the record holds only the head of its review,
     or is empty.
+
+    What a watch saw is no request: ``operation`` is OBSERVED, ``user`` is empty, ``received`` is when it was seen, and
+    ``observed`` says the rest. It is None for all other records.
     """
 
     is_event: ClassVar[bool]
     truncated = False
+    observed: Observed | None = None
     line: bytes
     received: str
     uid: str
@@ -173,6 +186,8 @@ def read(line: bytes) -> Record:
         return ReviewRecord(text, fields, fields.request)
     if fields.kind == "Event" and fields.apiVersion.startswith("audit.k8s.io/") and fields.auditID:
         return EventRecord(text, fields)
+    if fields.observation is not None and fields.kind == observation.KIND:
+        return ObservationRecord(text, fields, fields.observation)
     raise NotARecord("JSON, but neither an AdmissionReview nor an audit Event")
 
 
@@ -277,6 +292,8 @@ class EventRecord(Record):
         self.operation = notes.operation or _operation(fields.verb, reference.subresource)
         self._notes = notes
         self._fields = fields
+        if notes.observed and self.operation == observation.OPERATION:
+            self.observed = _observed_of(notes)
         if notes.checkpoint:  # a tree's: its copies differ in when they were read
             self.__dict__["id"] = self.uid
 
@@ -340,6 +357,62 @@ class EventRecord(Record):
         return request_uri.query_options(self._fields.requestURI) if self.operation == "CONNECT" else {}
 
 
+class ObservationRecord(Record):
+    """A record of what a watch saw."""
+
+    is_event = False
+    operation = observation.OPERATION
+    verb = observation.VERB
+    level = "Request"
+    user = ""
+    dry_run = False
+    degraded = ""
+
+    def __init__(self, line: bytes, fields: _Line, seen: Observation) -> None:
+        if fields.observedTimestamp is None:
+            raise NotARecord("an Observation without observedTimestamp")
+        self.line = line
+        self.received = _checked(fields.observedTimestamp)
+        self.uid = seen.uid
+        self.cluster = fields.cluster
+        self.observed = Observed(seen.change, seen.watching, seen.managers)
+        self.observation = seen
+        self._changes = bytes(fields.changes)
+
+    @property
+    def object(self) -> ObjectReference:
+        about = self.observation.resource
+        return ObjectReference(about.group, about.version, about.resource, "", "", self.observation.name)
+
+    @property
+    def new_object(self) -> bytes | Raw:
+        return self.observation.object
+
+    @property
+    def old_object(self) -> bytes | Raw:
+        return self.observation.oldObject
+
+    @property
+    def options(self) -> bytes | Raw:
+        return NULL
+
+    @property
+    def changes(self) -> bytes:
+        return self._changes
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def connect_options(self) -> dict[str, list[str]]:
+        return {}
+
+    def event(self) -> bytes:
+        """Return the record in the event format, with its line break."""
+        return self.observation.event(observed_ns=self.received_ns, cluster=self.cluster, changes=self._changes)
+
+
 # -- what is decoded of every line ------------------------------------------------------------------------------------
 
 
@@ -389,6 +462,9 @@ class _Annotations(
     operation: str = ""
     generated_name: str = ""
     collection_item: str = ""
+    observed: str = ""
+    watching: str = ""
+    managers: str = ""
     joined: str = ""
     changes: Raw = _ABSENT
     old_object: Raw = _ABSENT
@@ -418,6 +494,8 @@ class _Line(msgspec.Struct, gc=False):
     requestObject: Raw = NULL  # noqa: N815
     responseStatus: Raw = NULL  # noqa: N815
     annotations: _Annotations | None = None
+    observation: Observation | None = None
+    observedTimestamp: str | None = None  # noqa: N815
 
 
 class _Source(msgspec.Struct, gc=False):
@@ -438,6 +516,8 @@ _source = msgspec.json.Decoder(_Source).decode
 _whole_request = msgspec.json.Decoder(Request).decode
 _string = msgspec.json.Decoder(str).decode
 _with_groups = msgspec.json.Decoder(_WithGroups).decode
+_managers = msgspec.json.Decoder(tuple[Manager, ...]).decode
+_change = msgspec.json.Decoder(Change).decode
 
 _timestamp = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z", re.ASCII).fullmatch
 _plain_id = re.compile(r"[A-Za-z0-9._:-]{1,128}").fullmatch
@@ -481,6 +561,15 @@ def _operation(verb_: str, subresource: str) -> str:
     if subresource in _CONNECTS:
         return "CONNECT"
     return {"patch": "UPDATE", "deletecollection": "DELETE"}.get(verb_, verb_.upper())
+
+
+def _observed_of(notes: _Annotations) -> Observed:
+    """Return what an Event says of an observation. Raises `NotARecord`."""
+    try:
+        managers = _managers(notes.managers or "[]")
+        return Observed(_change(f'"{notes.observed}"'), notes.watching == "true", managers)
+    except msgspec.DecodeError:
+        raise NotARecord("an Event that says it is an observation, and is none of ours") from None
 
 
 def _unquoted(text: Raw) -> bytes:

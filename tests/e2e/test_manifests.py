@@ -30,6 +30,7 @@ SETS = {
     "in-cluster-eventing": (*IN_CLUSTER, "--with", "eventing"),
     "central": (*CENTRAL, "--with", "certificate", "--issuer", "letsencrypt"),
     "kubernetes": ("kubernetes", *IMAGE, "--with", "cert-manager", "--with", "policy", "--with", "forwarding"),
+    "kubernetes-watch-guard": ("kubernetes", *IMAGE, "--with", "watch", "--with", "guard"),
     "kubernetes-closed": ("kubernetes", *IMAGE, "--with", "control-plane", "--control-plane-cidr", "172.16.0.0/28"),
     "observability": ("observability",),
     **{

@@ -72,6 +72,16 @@ def changed(record: Record) -> list[str]:
         return ["changes that cannot be read"]
 
 
+def _seen(record: Record) -> str:
+    """Return what a watch saw: what happened, and what the writers called themselves; nothing of a review."""
+    if record.observed is None:
+        return ""
+    change, watching, managers = record.observed
+    names = ", ".join(safe(one.manager) for one in managers)
+    text = change if change in ("present", "deleted") or not names else f"{change} by field manager {names}"
+    return text if watching or change == "present" else f"{text} [while not watching]"
+
+
 def safe(text: str) -> str:
     """Return the text itself where it is plain; quoted and escaped where it could be taken for something else.
 
@@ -90,7 +100,7 @@ def _quoted(text: str) -> str:
 def _rest(record: Record) -> str:
     """Return the command of an exec, and what is special about the record."""
     options = record.connect_options
-    parts = []
+    parts = [seen] if (seen := _seen(record)) else []
     if command := options.get("command"):
         container = f"-c {safe(options['container'][0])} " if options.get("container") else ""
         parts.append(f"{container}-- {' '.join(map(_argument, command))}")
