@@ -333,7 +333,7 @@ def survive(sink, records, journal, *, kill_seconds, limit_seconds, batch="", se
 
 @pytest.mark.parametrize("sink", ["audit-webhook", "elasticsearch"])
 def test_killed_again_and_again_every_record_arrives_in_order(sink, tmp_path):
-    kills, _ = survive(sink, 1500, tmp_path, kill_seconds=0.6, limit_seconds=2, batch="20", segment_bytes=100_000)
+    kills, _ = survive(sink, 4000, tmp_path, kill_seconds=0.4, limit_seconds=2, batch="20", segment_bytes=100_000)
     assert kills > 0
 
 
