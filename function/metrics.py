@@ -131,7 +131,7 @@ class JournalMetrics:
         self.sync_seconds.observe(seconds)
 
     def failed(self, operation: str) -> None:
-        """Count an operation that failed: ``full``, ``io``, or ``internal`` for a mistake of ours."""
+        """Count an operation that failed: ``full``, ``io``, or ``internal`` for a bug of ours."""
         self._failures.labels(reason=operation).inc()
 
     def lost(self, reason: str, records: int) -> None:
@@ -206,8 +206,8 @@ class Metrics(JournalMetrics):
         )
         self.certificate_expiry = self._gauge("certificate_expiry_timestamp_seconds", "notAfter of our TLS certificate")
         self.handshake_failures = self._counter("tls_handshake_failures_total", "TLS handshakes that failed")
-        self.connections_cut = self._counter("connections_cut_total", "Connections closed while slow or too many")
-        self.refusals_slowed = self._counter("refusals_slowed_total", "404s that waited: their client keeps failing")
+        self.connections_cut = self._counter("connections_cut_total", "Connections closed as too slow or too many")
+        self.refusals_slowed = self._counter("refusals_slowed_total", "404s delayed because their client keeps failing")
         self.clusters: Callable[[], Iterable[Any]] = tuple  # what to show by cluster: see `_ByCluster`
         self.registry.register(_ByCluster(self))
         self._forward = {
@@ -219,9 +219,13 @@ class Metrics(JournalMetrics):
             "forward_rejected_records_total", "Records that were set aside, by reason", "sink", "reason"
         )
         self._forward_state = {
-            "lag_records": self._gauge("forward_lag_records", "Records that the sink has not settled", "sink"),
-            "lag_bytes": self._gauge("forward_lag_bytes", "Bytes of records that the sink has not settled", "sink"),
-            "lag_seconds": self._gauge("forward_lag_seconds", "Age of the oldest record not settled", "sink"),
+            "lag_records": self._gauge("forward_lag_records", "Records neither confirmed nor rejected", "sink"),
+            "lag_bytes": self._gauge("forward_lag_bytes", "Bytes of records neither confirmed nor rejected", "sink"),
+            "lag_seconds": self._gauge(
+                "forward_lag_seconds",
+                "Age of the oldest record neither confirmed nor rejected",
+                "sink",
+            ),
             "last_success": self._gauge(
                 "forward_last_success_timestamp_seconds", "When the sink last took a record, Unix time", "sink"
             ),

@@ -363,7 +363,11 @@ def test_the_webhook_is_the_shipped_one_apart_from_how_it_is_reached():
     ours = the("ValidatingWebhookConfiguration")
     client = ours["webhooks"][0].pop("clientConfig")
     shipped["webhooks"][0].pop("clientConfig")
+    (left_out,) = ours["webhooks"][0].pop("namespaceSelector")["matchExpressions"]
+    (others,) = shipped["webhooks"][0].pop("namespaceSelector")["matchExpressions"]
     assert ours == shipped
+    assert left_out["values"] == [NAME]  # nobody needs to guard namespaces of a Knative that is not there
+    assert NAME in others["values"]
     reached = client["service"]
     assert (reached["name"], reached["namespace"], reached["path"]) == (NAME, NAME, "/log-request")
 
@@ -416,6 +420,7 @@ def test_the_kustomization_builds_with_every_component(tmp_path):
     assert loaded(environ_of(built["env"]), tmp_path).recording.policy_file
     mounted = {mount["name"] for mount in built["volumeMounts"]}
     assert mounted == {volume["name"] for volume in deployment["spec"]["template"]["spec"]["volumes"]}
+    assert all("namespace" in document["metadata"] for document in whole if document["kind"] == "ConfigMap")
     (webhook,) = [document for document in whole if document["kind"] == "ValidatingWebhookConfiguration"]
     assert webhook["metadata"]["annotations"] == {"cert-manager.io/inject-ca-from": f"{NAME}/{NAME}-tls"}
     assert webhook["metadata"]["labels"] == {f"{NAME}/guarded": "true"}

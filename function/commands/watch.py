@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 
 from .. import logs
 from ..configuration.settings import STDOUT, Mistake, Settings
@@ -17,12 +16,16 @@ from ..serving.metrics_port import MetricsPort
 from ..startup import settings_or_exit
 from ..version import VERSION
 from ..watching.watch import CannotWatch, Watching
+from .command_line import PROGRAM, Parser, say
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+EXAMPLES = f"""
+{PROGRAM} watch
+{PROGRAM} watch --once
+"""
 
 log = logging.getLogger("audit.watch")
-
-USAGE = "usage: python -m function watch [--once]   (settings come from the environment)"
 
 
 def main(arguments: list[str]) -> int:
@@ -31,21 +34,31 @@ def main(arguments: list[str]) -> int:
     0 after SIGTERM; 1 where it failed, or with --once where our webhook is not as it is to be; 2 for a mistake in
     arguments or settings.
     """
-    if arguments not in ([], ["--once"]):
-        asked = arguments in (["-h"], ["--help"])
-        print(USAGE, file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
+    options = parser().parse_args(arguments)
     settings = settings_or_exit(os.environ, watches=True)
     if mistakes := _mistakes(settings):
-        print(*(f"kube-audit-function: {mistake}" for mistake in mistakes), sep="\n", file=sys.stderr)
+        for mistake in mistakes:
+            say(str(mistake))
         return 2
     logs.configure(settings.log_level)
     try:
         watching = Watching(settings)
-        return _once(watching) if arguments else _forever(watching, settings)
+        return _once(watching) if options.once else _forever(watching, settings)
     except CannotWatch as error:
-        print(f"kube-audit-function: {error} (hint: {error.hint})", file=sys.stderr)
+        say(f"{error} (hint: {error.hint})")
         return 2
+
+
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = Parser(
+        f"{PROGRAM} watch",
+        description="Follow what no admission webhook is called for. Settings come from the environment.",
+        examples=EXAMPLES,
+        notes="docs/blind-spots.md says what it needs and shows. Exit code 1 of --once: the webhook is not in force.",
+    )
+    made.add_argument("--once", action="store_true", help="compare with the journal, record the differences, then end")
+    return made
 
 
 def _once(watching: Watching) -> int:

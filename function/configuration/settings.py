@@ -355,7 +355,7 @@ CORE: tuple[Setting, ...] = (
             "digests",
             readable_file, FILE_HINT),
     Setting("AUDIT_CHANGES", "0", "`1` adds what an update changed (JSON Patch); `only` also leaves oldObject out",
-            one_of("0", "1", "only"), "docs/events.md has examples"),
+            one_of("0", "1", "only"), "docs/changes.md has examples"),
     Setting("AUDIT_EVENT_STATUS", "none", "`inferred` adds a responseStatus to events, marked as inferred (for Falco)",
             one_of("none", "inferred"), "docs/events.md says what is inferred"),
     Setting("AUDIT_SEAL_KEY_FILE", "", "seal the journal: sign checkpoints of it with the keys in this file (`keys "

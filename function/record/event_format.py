@@ -91,7 +91,7 @@ def _stage(request: Request, omit_stages: Collection[str]) -> bytes:
 
 
 class _Facts(msgspec.Struct, gc=False):
-    """What a review tells of its request."""
+    """What a review shows of its request."""
 
     verb: str
     uri: str  # percent-encoded: ASCII without quotes
@@ -166,7 +166,7 @@ def _facts_of(review: Review) -> _Facts:
 def _written(request: Request, manager: str) -> Metadata:
     """Return the new object's metadata, where it can tell anything: objects are large, and parsed only then.
 
-    From the request's own object: what policy and redaction have removed still tells how it was written, and none
+    From the request's own object: what policy and redaction have removed still shows how it was written, and none
     of it is copied but names, uid and resourceVersion.
     """
     if request.operation == "UPDATE":

@@ -47,7 +47,7 @@ class ObjectReference(NamedTuple):
     name: str
 
     def path(self) -> str:
-        """Return ``group/resource/namespace/name``: what tells objects apart."""
+        """Return ``group/resource/namespace/name``: what distinguishes objects."""
         return f"{self.group}/{self.resource}/{self.namespace}/{self.name}"
 
 
@@ -119,6 +119,16 @@ class Record(ABC):
     @abstractmethod
     def changes(self) -> bytes:
         """The JSON Patch that was recorded, empty where there is none."""
+
+    @property
+    @abstractmethod
+    def groups(self) -> tuple[str, ...]:
+        """The user's groups."""
+
+    @property
+    @abstractmethod
+    def connect_options(self) -> dict[str, list[str]]:
+        """What a CONNECT asked for, as the record has it: ``command`` and ``container`` of an exec, each a list."""
 
     @property
     def outcome(self) -> bool | None:
@@ -235,6 +245,14 @@ class ReviewRecord(Record):
     def changes(self) -> bytes:
         return bytes(self._fields.changes)
 
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        return _groups(bytes(_source(self.line).request), "userInfo")
+
+    @cached_property
+    def connect_options(self) -> dict[str, list[str]]:
+        return request_uri.connection_options(self.new_object) if self.operation == "CONNECT" else {}
+
     def review(self) -> Review:
         """Return the review that the record was made of, as far as it was recorded. Raises `NotARecord`."""
         try:
@@ -330,6 +348,14 @@ class EventRecord(Record):
     def old_object(self) -> bytes | Raw:
         return _unquoted(self._notes.old_object) or b"null"
 
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        return _groups(self.line, "user")
+
+    @cached_property
+    def connect_options(self) -> dict[str, list[str]]:
+        return request_uri.query_options(self._fields.requestURI) if self.operation == "CONNECT" else {}
+
 
 class ObservationRecord(Record):
     """A record of what a watch saw."""
@@ -373,6 +399,14 @@ class ObservationRecord(Record):
     @property
     def changes(self) -> bytes:
         return self._changes
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def connect_options(self) -> dict[str, list[str]]:
+        return {}
 
     def event(self) -> bytes:
         """Return the record in the event format, with its line break."""
@@ -468,15 +502,34 @@ class _Source(msgspec.Struct, gc=False):
     request: Raw
 
 
+class _Groups(msgspec.Struct):
+    groups: list[str] | None = None
+
+
+class _WithGroups(msgspec.Struct):
+    userInfo: _Groups | None = None  # noqa: N815
+    user: _Groups | None = None
+
+
 _line = msgspec.json.Decoder(_Line).decode
 _source = msgspec.json.Decoder(_Source).decode
 _whole_request = msgspec.json.Decoder(Request).decode
 _string = msgspec.json.Decoder(str).decode
+_with_groups = msgspec.json.Decoder(_WithGroups).decode
 _managers = msgspec.json.Decoder(tuple[Manager, ...]).decode
 _change = msgspec.json.Decoder(Change).decode
 
 _timestamp = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z", re.ASCII).fullmatch
 _plain_id = re.compile(r"[A-Za-z0-9._:-]{1,128}").fullmatch
+
+
+def _groups(source: bytes, member: str) -> tuple[str, ...]:
+    """Return the groups of the user in ``member``. Few ask for them: they are decoded apart."""
+    try:
+        user: _Groups | None = getattr(_with_groups(source), member)
+    except (msgspec.DecodeError, RecursionError):
+        return ()
+    return tuple(user.groups or ()) if user else ()
 
 
 def _checked(received: str) -> str:

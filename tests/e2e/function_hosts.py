@@ -90,12 +90,15 @@ class Serve:
 
     def counted(self, metric: str) -> float:
         """Return the sum of all samples of one of the function's own metrics."""
+        families = text_string_to_metric_families(self.metrics_text())
+        return sum(sample.value for family in families for sample in family.samples if sample.name == metric)
+
+    def metrics_text(self) -> str:
+        """Return what a scrape shows."""
         connection = HTTPConnection("127.0.0.1", self.metrics_port, timeout=5)
         with contextlib.closing(connection):
             connection.request("GET", "/metrics")
-            text = connection.getresponse().read().decode()
-        families = text_string_to_metric_families(text)
-        return sum(sample.value for family in families for sample in family.samples if sample.name == metric)
+            return connection.getresponse().read().decode()
 
     def start_again(self) -> None:
         """Start after an end, however it came."""

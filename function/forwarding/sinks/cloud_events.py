@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import msgspec
 
@@ -89,6 +89,7 @@ class CloudEventsSink:
     def __init__(self, settings: CloudEventsSettings) -> None:
         self._event, self._to_binary = _library()
         self.bounds = settings.bounds
+        self.target = urlsplit(settings.url).netloc
         self._overrides = _extensions(settings.overrides)
         self._poster = Poster(settings.url, ca_file=settings.ca_file, ca_pem=settings.ca_pem)
 
