@@ -20,17 +20,24 @@ from prometheus_client.utils import floatToGoString
 
 from .version import VERSION
 
-__all__ = ["REFUSAL_REASONS", "Metrics"]
+__all__ = ["CANARY_REASONS", "DEVIATIONS", "REFUSAL_REASONS", "JournalMetrics", "Metrics", "WatchMetrics"]
 
 REFUSAL_REASONS: Final = (
     "body_timeout", "cluster", "content_type", "deadline", "disconnected", "duplicate", "fields", "head", "headers",
     "http", "internal", "journal", "json", "kind", "method", "overloaded", "path", "share", "too_large", "uid", "utf8",
 )  # fmt: skip
+# Why our webhook is not as it is to be (watching.in_force), and how a canary was lost (watching.canary).
+DEVIATIONS: Final = (
+    "ca", "client", "failure_policy", "match_conditions", "match_policy", "missing", "namespace_selector",
+    "object_selector", "other", "rules", "timeout", "unknown",
+)  # fmt: skip
+CANARY_REASONS: Final = ("no_answer", "not_recorded", "refused", "unasked")
 # Why a record was set aside instead of forwarded (forwarding.delivery has the same).
 REJECTED_REASONS: Final = ("failing", "refused", "too_large", "unreadable")
 _PREFIX: Final = "kube_audit_function_"
 _REQUEST_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _SYNC_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 10)
+_CANARY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _GROUP_RECORDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -70,10 +77,10 @@ class Distribution(Collector):
         yield HistogramMetricFamily(self._name, self._text, buckets, self._sum)
 
 
-class Metrics:
-    """The metrics of one process, in a registry of their own.
+class JournalMetrics:
+    """What every process that writes a journal tells, in a registry of its own.
 
-    Also the journal's Observer and Usage: what it reports is counted here.
+    It is the journal's Observer and Usage: what that reports is counted here.
     """
 
     def __init__(self) -> None:
@@ -85,20 +92,6 @@ class Metrics:
             prometheus_client.GCCollector,
         ):
             collector(registry=self.registry)
-
-        self.valid_requests = self._count(
-            "kube_audit_rest_valid_requests_processed_total",
-            "Valid reviews that were answered 200; the name is kube-audit-rest's",
-        )
-        self.http_requests = self._count(
-            "kube_audit_rest_http_requests_total", "Requests other than probes; the name is kube-audit-rest's"
-        )
-        self.request_seconds = self._distribution(
-            "request_duration_seconds", "From the request to the answer, reviews only", _REQUEST_SECONDS
-        )
-        self._refused = self._counter("requests_refused_total", "Requests not answered 200, by reason", "reason")
-        self._degraded = self._counter("degraded_records_total", "Records that hold less than their review", "reason")
-        self._omitted = self._counter("reviews_omitted_total", "Valid reviews answered 200 and not recorded", "reason")
         self.records = self._count(f"{_PREFIX}records_written_total", "Records written to the journal")
         self.record_bytes = self._count(
             f"{_PREFIX}record_bytes_written_total", "Bytes of records written to the journal"
@@ -106,8 +99,6 @@ class Metrics:
         self._lost = self._counter("records_lost_total", "Records lost after they were answered 200", "reason")
         self._failures = self._counter("journal_failures_total", "Journal operations that failed", "reason")
         self.sync_seconds = self._distribution("fdatasync_duration_seconds", "Time of one fdatasync", _SYNC_SECONDS)
-        self.group_records = self._distribution("group_records", "Records stored together", _GROUP_RECORDS)
-        self.pending_bytes = self._gauge("pending_bytes", "Bytes of records that wait for the disk")
         self.segments = self._gauge("segments", "Segments in the journal directory")
         self.journal_bytes = self._gauge("journal_bytes", "Bytes of everything in the journal directory")
         self.journal_bytes_max = self._gauge("journal_bytes_max", "AUDIT_JOURNAL_BYTES_MAX; 0 is no bound")
@@ -115,74 +106,13 @@ class Metrics:
         self.removed_segments = self._counter("segments_removed_total", "Segments removed by retention")
         self.torn_bytes = self._counter("torn_bytes_total", "Bytes of unfinished records found at the end of segments")
         self.last_write = self._gauge("last_write_timestamp_seconds", "When records were last stored, Unix time")
-        self.checkpoint_time = self._gauge(
-            "checkpoint_timestamp_seconds", "When the last checkpoint was signed, Unix time"
-        )
-        self.checkpoint_entries = self._gauge("checkpoint_entries", "Entries of the log under the last checkpoint")
-        self.unsealed = self._gauge("unsealed_records", "Records that no checkpoint covers yet")
-        self.checkpoints = self._counter("checkpoints_total", "Checkpoints signed and written")
-        self._seal_failures = self._counter("seal_failures_total", "Checkpoints that could not be written", "reason")
-        self._witness_failures = self._counter(
-            "witness_failures_total", "Requests that a witness did not answer with a cosignature", "witness"
-        )
-        self._witness_time = self._gauge(
-            "witness_last_cosignature_timestamp_seconds", "When the witness last cosigned, Unix time", "witness"
-        )
-        self.certificate_expiry = self._gauge("certificate_expiry_timestamp_seconds", "notAfter of our TLS certificate")
-        self.handshake_failures = self._counter("tls_handshake_failures_total", "TLS handshakes that failed")
-        self.connections_cut = self._counter("connections_cut_total", "Connections closed while slow or too many")
-        self.refusals_slowed = self._counter("refusals_slowed_total", "404s that waited: their client keeps failing")
-        self.clusters: Callable[[], Iterable[Any]] = tuple  # what to show by cluster: see `_ByCluster`
-        self.registry.register(_ByCluster(self))
         self._reload_successful = self._gauge(
             "config_last_reload_successful", "1 while the last reload of this configuration succeeded", "config"
         )
-        self._forward = {
-            "forwarded": self._counter("forwarded_records_total", "Records that the sink has confirmed", "sink"),
-            "retried": self._counter("forward_retried_records_total", "Records that had to be sent again", "sink"),
-            "truncated": self._counter("forward_truncated_records_total", "Records sent without objects", "sink"),
-        }
-        self._rejected = self._counter(
-            "forward_rejected_records_total", "Records that were set aside, by reason", "sink", "reason"
-        )
-        self._forward_state = {
-            "lag_records": self._gauge("forward_lag_records", "Records that the sink has not settled", "sink"),
-            "lag_bytes": self._gauge("forward_lag_bytes", "Bytes of records that the sink has not settled", "sink"),
-            "lag_seconds": self._gauge("forward_lag_seconds", "Age of the oldest record not settled", "sink"),
-            "last_success": self._gauge(
-                "forward_last_success_timestamp_seconds", "When the sink last took a record, Unix time", "sink"
-            ),
-        }
-        self._forward_before: dict[str, Mapping[str, float]] = {}
-        self.forwarder_running = self._gauge("forwarder_running", "1 while the forwarder's process runs")
-        self.forwarder_starts = self._counter("forwarder_starts_total", "Starts of the forwarder's process")
-        self._gauge("build_info", "Version of this program", "version", "python").labels(
-            version=VERSION, python=platform.python_version()
-        ).set(1)
-
-        for reason in REFUSAL_REASONS:
-            self._refused.labels(reason=reason)
-        for reason in ("too_large", "too_deep", "not_unicode", "too_costly", "redaction_failed"):
-            self._degraded.labels(reason=reason)
-        self._omitted.labels(reason="policy")
         for reason in ("journal", "rejected", "removed", "retention"):
             self._lost.labels(reason=reason)
-        for reason in ("full", "io"):
-            self._seal_failures.labels(reason=reason)
         for reason in ("full", "internal", "io"):
             self._failures.labels(reason=reason)
-
-    def refused(self, reason: str) -> None:
-        """Count a request that was not answered 200."""
-        self._refused.labels(reason=reason if reason in REFUSAL_REASONS else "internal").inc()
-
-    def degraded(self, reason: str) -> None:
-        """Count a record that holds less than its review."""
-        self._degraded.labels(reason=reason).inc()
-
-    def omitted(self, reason: str) -> None:
-        """Count a valid review that is not to be recorded."""
-        self._omitted.labels(reason=reason).inc()
 
     def reloaded(self, config: str, successful: bool) -> None:
         """Say how the last load of ``config`` (policy, redaction, clusters, certificate) went."""
@@ -201,7 +131,7 @@ class Metrics:
         self.sync_seconds.observe(seconds)
 
     def failed(self, operation: str) -> None:
-        """Count an operation that failed: ``full``, ``io``, or ``internal`` for a mistake of ours."""
+        """Count an operation that failed: ``full``, ``io``, or ``internal`` for a bug of ours."""
         self._failures.labels(reason=operation).inc()
 
     def lost(self, reason: str, records: int) -> None:
@@ -212,16 +142,6 @@ class Metrics:
         """Count bytes of unfinished records."""
         self.torn_bytes.inc(size)
 
-    def sealed(self, entries: int) -> None:
-        """Show the checkpoint that was just written."""
-        self.checkpoints.inc()
-        self.checkpoint_entries.set(entries)
-        self.checkpoint_time.set(time.time())
-
-    def seal_failed(self, reason: str) -> None:
-        """Count a checkpoint that could not be written: ``full`` or ``io``."""
-        self._seal_failures.labels(reason=reason).inc()
-
     def measured(self, *, segments: int, journal_bytes: int, free_bytes: int) -> None:
         """Show what a sweep of the journal directory found."""
         self.segments.set(segments)
@@ -231,6 +151,123 @@ class Metrics:
     def removed(self, segments: int) -> None:
         """Count segments that retention let go."""
         self.removed_segments.inc(segments)
+
+    # -- names ------------------------------------------------------------------------------------------------
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(_PREFIX + name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(_PREFIX + name, text, labels, registry=self.registry)
+
+    def _count(self, name: str, text: str) -> Count:
+        count = Count(name, text)  # the whole name: two are the peer's
+        self.registry.register(count)
+        return count
+
+    def _distribution(self, name: str, text: str, bounds: tuple[float, ...]) -> Distribution:
+        distribution = Distribution(_PREFIX + name, text, bounds)
+        self.registry.register(distribution)
+        return distribution
+
+
+class Metrics(JournalMetrics):
+    """The metrics of one process that answers reviews, or forwards them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.valid_requests = self._count(
+            "kube_audit_rest_valid_requests_processed_total",
+            "Valid reviews that were answered 200; the name is kube-audit-rest's",
+        )
+        self.http_requests = self._count(
+            "kube_audit_rest_http_requests_total", "Requests other than probes; the name is kube-audit-rest's"
+        )
+        self.request_seconds = self._distribution(
+            "request_duration_seconds", "From the request to the answer, reviews only", _REQUEST_SECONDS
+        )
+        self._refused = self._counter("requests_refused_total", "Requests not answered 200, by reason", "reason")
+        self._degraded = self._counter("degraded_records_total", "Records that hold less than their review", "reason")
+        self._omitted = self._counter("reviews_omitted_total", "Valid reviews answered 200 and not recorded", "reason")
+        self.group_records = self._distribution("group_records", "Records stored together", _GROUP_RECORDS)
+        self.pending_bytes = self._gauge("pending_bytes", "Bytes of records that wait for the disk")
+        self.checkpoint_time = self._gauge(
+            "checkpoint_timestamp_seconds", "When the last checkpoint was signed, Unix time"
+        )
+        self.checkpoint_entries = self._gauge("checkpoint_entries", "Entries of the log under the last checkpoint")
+        self.unsealed = self._gauge("unsealed_records", "Records that no checkpoint covers yet")
+        self.checkpoints = self._counter("checkpoints_total", "Checkpoints signed and written")
+        self._seal_failures = self._counter("seal_failures_total", "Checkpoints that could not be written", "reason")
+        self._witness_failures = self._counter(
+            "witness_failures_total", "Requests that a witness did not answer with a cosignature", "witness"
+        )
+        self._witness_time = self._gauge(
+            "witness_last_cosignature_timestamp_seconds", "When the witness last cosigned, Unix time", "witness"
+        )
+        self.certificate_expiry = self._gauge("certificate_expiry_timestamp_seconds", "notAfter of our TLS certificate")
+        self.handshake_failures = self._counter("tls_handshake_failures_total", "TLS handshakes that failed")
+        self.connections_cut = self._counter("connections_cut_total", "Connections closed as too slow or too many")
+        self.refusals_slowed = self._counter("refusals_slowed_total", "404s delayed because their client keeps failing")
+        self.clusters: Callable[[], Iterable[Any]] = tuple  # what to show by cluster: see `_ByCluster`
+        self.registry.register(_ByCluster(self))
+        self._forward = {
+            "forwarded": self._counter("forwarded_records_total", "Records that the sink has confirmed", "sink"),
+            "retried": self._counter("forward_retried_records_total", "Records that had to be sent again", "sink"),
+            "truncated": self._counter("forward_truncated_records_total", "Records sent without objects", "sink"),
+        }
+        self._rejected = self._counter(
+            "forward_rejected_records_total", "Records that were set aside, by reason", "sink", "reason"
+        )
+        self._forward_state = {
+            "lag_records": self._gauge("forward_lag_records", "Records neither confirmed nor rejected", "sink"),
+            "lag_bytes": self._gauge("forward_lag_bytes", "Bytes of records neither confirmed nor rejected", "sink"),
+            "lag_seconds": self._gauge(
+                "forward_lag_seconds",
+                "Age of the oldest record neither confirmed nor rejected",
+                "sink",
+            ),
+            "last_success": self._gauge(
+                "forward_last_success_timestamp_seconds", "When the sink last took a record, Unix time", "sink"
+            ),
+        }
+        self._forward_before: dict[str, Mapping[str, float]] = {}
+        self.forwarder_running = self._gauge("forwarder_running", "1 while the forwarder's process runs")
+        self.forwarder_starts = self._counter("forwarder_starts_total", "Starts of the forwarder's process")
+        self._gauge("build_info", "Version of this program", "version", "python").labels(
+            version=VERSION, python=platform.python_version()
+        ).set(1)
+
+        for reason in REFUSAL_REASONS:
+            self._refused.labels(reason=reason)
+        for reason in ("too_large", "too_deep", "not_unicode", "too_costly", "redaction_failed"):
+            self._degraded.labels(reason=reason)
+        self._omitted.labels(reason="policy")
+        for reason in ("full", "io"):
+            self._seal_failures.labels(reason=reason)
+
+    def refused(self, reason: str) -> None:
+        """Count a request that was not answered 200."""
+        self._refused.labels(reason=reason if reason in REFUSAL_REASONS else "internal").inc()
+
+    def degraded(self, reason: str) -> None:
+        """Count a record that holds less than its review."""
+        self._degraded.labels(reason=reason).inc()
+
+    def omitted(self, reason: str) -> None:
+        """Count a valid review that is not to be recorded."""
+        self._omitted.labels(reason=reason).inc()
+
+    # -- what sealing reports (journal.sealing.SealObserver) ---------------------------------------------------
+
+    def sealed(self, entries: int) -> None:
+        """Show the checkpoint that was just written."""
+        self.checkpoints.inc()
+        self.checkpoint_entries.set(entries)
+        self.checkpoint_time.set(time.time())
+
+    def seal_failed(self, reason: str) -> None:
+        """Count a checkpoint that could not be written: ``full`` or ``io``."""
+        self._seal_failures.labels(reason=reason).inc()
 
     # -- the forwarder's status (forwarding.forwarder.SinkStatus) --------------------------------------------
 
@@ -270,23 +307,41 @@ class Metrics:
         if now["last_cosignature"]:
             time_.set(now["last_cosignature"])
 
-    # -- names ------------------------------------------------------------------------------------------------
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(_PREFIX + name, text, labels, registry=self.registry)
+class WatchMetrics(JournalMetrics):
+    """The metrics of `watch`: of a process of its own, which answers no review."""
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(_PREFIX + name, text, labels, registry=self.registry)
+    def __init__(self) -> None:
+        super().__init__()
+        self._in_force = self._gauge("webhook_in_force", "1 while our webhook is registered as it is to be")
+        self._deviations = self._gauge("webhook_deviation", "1 for each way in which our webhook is not so", "reason")
+        self.watch_up = self._gauge("watch_up", "1 while changes of the resource are followed", "resource")
+        self.observations = self._counter("observations_total", "Changes observed", "change", "watching")
+        self.canary_seconds = self._distribution(
+            "canary_seconds", "From a canary's request to its record, as far as it was found", _CANARY_SECONDS
+        )
+        self._canaries_lost = self._counter("canary_lost_total", "Canaries whose record was not found", "reason")
+        self.last_canary = self._gauge(
+            "canary_last_success_timestamp_seconds", "When a canary's record was last found, Unix time"
+        )
+        self.in_force(("unknown",))
+        for reason in CANARY_REASONS:
+            self._canaries_lost.labels(reason=reason)
 
-    def _count(self, name: str, text: str) -> Count:
-        count = Count(name, text)  # the whole name: two are the peer's
-        self.registry.register(count)
-        return count
+    def in_force(self, deviations: Sequence[str]) -> None:
+        """Say how our webhook differs from what it is to be; nothing where it does not."""
+        self._in_force.set(not deviations)
+        for reason in DEVIATIONS:
+            self._deviations.labels(reason=reason).set(reason in deviations)
 
-    def _distribution(self, name: str, text: str, bounds: tuple[float, ...]) -> Distribution:
-        distribution = Distribution(_PREFIX + name, text, bounds)
-        self.registry.register(distribution)
-        return distribution
+    def canary_lost(self, reason: str) -> None:
+        """Count a canary whose record was not found."""
+        self._canaries_lost.labels(reason=reason).inc()
+
+    def canary_found(self, seconds: float) -> None:
+        """Time a canary whose record was found."""
+        self.canary_seconds.observe(seconds)
+        self.last_canary.set(time.time())
 
 
 class _ByCluster(Collector):

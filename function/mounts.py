@@ -61,7 +61,7 @@ class Reloader:
                     "the new %s is not usable, the old one stays in force: %s",
                     watch.config,
                     error,
-                    extra={"hint": f"mend {watch.paths[0]}; it is read again when it changes"},
+                    extra={"hint": f"fix {watch.paths[0]}; it is read again when it changes"},
                 )
             else:
                 self._reloaded(watch.config, True)

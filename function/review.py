@@ -1,8 +1,8 @@
 """Bytes of an ``admission.k8s.io/v1`` AdmissionReview to a `Review`, and the answer's bytes.
 
-Pure: bytes in, values out. Two failures are told apart, because they end differently:
+Pure: bytes in, values out. Two failures differ, because they end differently:
 
-* `BadReview`: nothing that an API server sends. The caller answers 400.
+* `BadReview`: not a valid AdmissionReview. The caller answers 400.
 * a review beyond our parsers or bounds: `degrade` keeps its head, so that nobody hides from the audit by
   the shape of a request.
 """
@@ -249,7 +249,7 @@ def _as_sent_by_go(body: bytes) -> Review | None:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        return None  # more keys behind the request, or not JSON: the slow way tells
+        return None  # more keys behind the request, or not JSON: the slow path decides
 
 
 def _as_sent_by_others(body: bytes) -> Review:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from .configuration import settings as environment
-from .configuration.settings import Mistake, Setting, Settings, SettingsError
+from .configuration.settings import Mistake, Setting, Settings, SettingsError, SinkSettings
 from .forwarding.sinks import SINKS
 
 if TYPE_CHECKING:
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["every_setting", "load", "service_or_exit", "settings_or_exit"]
 
 
-def load(environ: Mapping[str, str]) -> Settings:
+def load(environ: Mapping[str, str], *, watches: bool = False) -> Settings:
     """Return the settings in ``environ``, those of the sinks it names included. Raises `SettingsError`."""
-    return environment.load(environ, SINKS)
+    return environment.load(environ, SINKS, _watching, watches=watches)
 
 
 def every_setting() -> tuple[Setting, ...]:
-    """Return every setting there is, those of all sinks included."""
-    return environment.every(SINKS)
+    """Return every setting there is, those of all sinks and of `watch` included."""
+    return environment.every(SINKS, _watching)
 
 
 def service_or_exit(environ: Mapping[str, str], *, forwards: bool, bounds: Bounds | None = None) -> Service:
@@ -47,12 +47,18 @@ def service_or_exit(environ: Mapping[str, str], *, forwards: bool, bounds: Bound
         _exit([error])
 
 
-def settings_or_exit(environ: Mapping[str, str]) -> Settings:
+def settings_or_exit(environ: Mapping[str, str], *, watches: bool = False) -> Settings:
     """Return the settings in ``environ``."""
     try:
-        return load(environ)
+        return load(environ, watches=watches)
     except SettingsError as error:
         _exit(error.mistakes)
+
+
+def _watching() -> SinkSettings:
+    from .watching.settings import SETTINGS  # noqa: PLC0415 - imported where one of them is set, or `watch` is run
+
+    return SETTINGS
 
 
 def _mistakes_without_forwarder(environ: dict[str, str]) -> list[Mistake]:

@@ -1,12 +1,14 @@
-"""A review that changes nothing and says what it is: for checks of the whole way, and of a sink (pure)."""
+"""What changes nothing and says what it is: a review for checks of the whole way and of a sink; canaries (pure)."""
 
 from __future__ import annotations
+
+import re
 
 import orjson
 
 from .review import API_VERSION, KIND
 
-__all__ = ["NAME", "review"]
+__all__ = ["CANARY_PATH", "NAME", "canary", "canary_name", "is_canary_name", "review"]
 
 NAME = "kube-audit-function-check"
 
@@ -31,3 +33,23 @@ def review(uid: str) -> bytes:
         "options": {"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1", "dryRun": ["All"]},
     }
     return orjson.dumps({"kind": KIND, "apiVersion": API_VERSION, "request": request}) + b"\n"
+
+
+# Of a canary's ConfigMap: a name that is used once. CANARY_PATH and the name are where a process says that it has it.
+CANARY_PATH = "/canary/"
+_CANARY = re.compile(r"kube-audit-canary-[0-9a-f]{32}")
+
+
+def canary_name(digits: str) -> str:
+    """Return the name of a canary with these 32 hexadecimal digits, which are to be random."""
+    return f"kube-audit-canary-{digits}"
+
+
+def is_canary_name(text: str) -> bool:
+    """Return whether ``text`` is the name of a canary, and nothing else."""
+    return _CANARY.fullmatch(text) is not None
+
+
+def canary(name: str, namespace: str) -> object:
+    """Return the ConfigMap that a canary asks to be made, in a dry run."""
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}}

@@ -29,7 +29,8 @@ def browser():
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = (
             f"exec {found()} --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run"
-            f" --disable-background-networking --disable-component-update --disable-sync --disable-ipc-flooding-protection --remote-debugging-pipe"
+            f" --disable-background-networking --disable-component-update --disable-sync"
+            f" --disable-ipc-flooding-protection --remote-debugging-pipe"
             f" --user-data-dir={profile} about:blank 3<&{to_child[0]} 4>&{from_child[1]}"
         )
         process = subprocess.Popen(

@@ -168,7 +168,7 @@ def test_a_mistake_of_the_childs_own_is_logged_without_what_it_failed_on(tmp_pat
     beside = Aside(Bounds(), body_bytes_max=1 << 20)
     asyncio.run(main())
     (message,) = messages
-    assert message.startswith("a review met an error of our own: ValueError in ")
+    assert message.startswith("internal error while a review was recorded: ValueError in ")
     assert "gated.py" in message
     assert "secret" not in message
 

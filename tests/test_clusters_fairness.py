@@ -251,7 +251,7 @@ def test_a_single_cluster_has_all_there_is():
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_a_client_that_keeps_failing_is_slowed_and_nobody_else(directory, method):
-    """The short way and ASGI's; the good client has the same address, as behind an ingress."""
+    """The fast path and ASGI's; the good client has the same address, as behind an ingress."""
     with running.serve({"AUDIT_CLUSTERS_DIR": str(directory)}) as server:
         stop = threading.Event()
         failed = []

@@ -55,5 +55,5 @@ def test_it_sends_a_record(project):
         receiver.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{receiver.getsockname()[1]}"
         sent = run(project, "forward", "--check", AUDIT_FORWARD_TO="syslog", AUDIT_SYSLOG_URL=url)
-        assert sent.stdout.startswith("syslog: delivered in "), sent.stderr
+        assert sent.stdout.startswith(f"syslog ({url[7:]}): delivered in "), sent.stderr
         assert b'"name":"kube-audit-function-check"' in receiver.recv(65536)

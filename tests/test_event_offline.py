@@ -59,8 +59,8 @@ def test_torn_and_foreign_lines_are_reported_by_number_and_left_out(review_bodie
     assert len(result.stdout.splitlines()) == 1
     assert b"s3cret" not in result.stderr
     reported = result.stderr.decode().splitlines()
-    assert [line.split(": ")[0] for line in reported[:-1]] == ["-:1", "-:3", "-:5", "-:6", "-:7"]
-    assert reported[-1] == "5 left out"
+    assert [line.split(": ")[1] for line in reported[:-1]] == ["-:1", "-:3", "-:5", "-:6", "-:7"]
+    assert reported[-1] == "kube-audit-function: 5 left out"
 
 
 def test_a_journal_can_change_its_format(review_bodies):

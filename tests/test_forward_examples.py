@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import urllib.parse
 import urllib.request
 
 import pytest
@@ -23,15 +24,62 @@ from function.startup import every_setting, load
 EXAMPLES = running.ROOT / "examples"
 FORWARD = [running.sys.executable, "-m", "function", "forward"]
 RSYSLOG = shutil.which("rsyslogd") or next((p for p in ("/usr/sbin/rsyslogd",) if os.path.exists(p)), None)
-VICTORIA_LOGS = shutil.which("victoria-logs")
+VICTORIA_LOGS = shutil.which("victoria-logs", path=f"{os.environ['PATH']}:{os.environ.get('E2E_VICTORIA_LOGS', '')}")
 OTELCOL = shutil.which("otelcol")
+
+
+COMPONENTS = sorted(path.parent.name for path in EXAMPLES.glob("*/kustomization.yaml"))
+
+
+def rendered(name):
+    """Return what `deploy/render kubernetes --with NAME` prints, by kind and name."""
+    render = [running.sys.executable, "deploy/render", "kubernetes", "--image", "registry.example/audit:1"]
+    code, out, err = running.run([*render, "--with", "cert-manager", "--with", name])
+    assert code == 0, err
+    return {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(out)}
+
+
+def pod_of(objects):
+    return objects["Deployment", "kube-audit-function"]["spec"]["template"]["spec"]
+
+
+def environ_of(pod, name="kube-audit-function"):
+    (container,) = [container for container in pod["containers"] if container["name"] == name]
+    return {variable["name"]: variable["value"] for variable in container.get("env", [])}
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_each_example_is_a_component_that_keeps_the_deployment_whole(name):
+    """No container without an image, none with more rights than the profile `restricted` gives, and a way out."""
+    objects = rendered(name)
+    pod = pod_of(objects)
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    for container in pod["containers"]:
+        assert container["image"]
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+    assert pod["containers"][-1]["name"] in ("kube-audit-function", "collector")
+    environ = environ_of(pod)
+    opened = {
+        port["port"]
+        for (kind, _), each in objects.items()
+        if kind == "NetworkPolicy"
+        for rule in each["spec"].get("egress", [])
+        for port in rule["ports"]
+    }
+    urls = [value for name, value in environ.items() if name.endswith("_URL")]
+    urls = urls or [
+        yaml.safe_load((EXAMPLES / name / "collector.yaml").read_text())["exporters"]["otlp_http"]["endpoint"]
+    ]
+    assert opened >= {53, *(urllib.parse.urlsplit(url).port for url in urls)}
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/forward.yaml")), ids=lambda path: path.parent.name)
 def test_the_settings_of_each_example_are_usable(path, tmp_path):
     """With the files that the Secret would hold; and each folder has a README that names its files."""
-    (container,) = yaml.safe_load(path.read_text())["spec"]["template"]["spec"]["containers"]
-    environ = {variable["name"]: variable["value"] for variable in container["env"]}
+    environ = environ_of(yaml.safe_load(path.read_text())["spec"]["template"]["spec"])
     for name in environ:
         if name.endswith("_FILE"):
             (tmp_path / name).write_text("x")
@@ -119,38 +167,87 @@ def test_rsyslog_tails_the_journal_as_the_example_says(tmp_path):
         assert len(records) == len({record_id for record_id, _ in backend.received}) == 210
 
 
-@pytest.mark.skipif(VICTORIA_LOGS is None, reason="victoria-logs is not on the PATH")
-def test_victorialogs_takes_what_the_example_sends(tmp_path):
-    """And finds it by a field deep in an object."""
+@contextlib.contextmanager
+def victoria_logs(directory):
+    """Run a VictoriaLogs; yield a function that sends a journal as the example does, and one that asks a query."""
     port = running.free_port()
-    data = tmp_path / "data"
-    command = [VICTORIA_LOGS, f"-storageDataPath={data}", f"-httpListenAddr=127.0.0.1:{port}", "-retentionPeriod=100y"]
-    process = running.start(command, {})
+    options = [f"-storageDataPath={directory / 'data'}", f"-httpListenAddr=127.0.0.1:{port}", "-retentionPeriod=100y"]
+    process = running.start([VICTORIA_LOGS, *options], {})
+    example = yaml.safe_load((EXAMPLES / "victorialogs-grafana" / "forward.yaml").read_text())
+    environ = environ_of(example["spec"]["template"]["spec"])
+    environ["AUDIT_ELASTICSEARCH_URL"] = environ["AUDIT_ELASTICSEARCH_URL"].replace(
+        "victorialogs.monitoring:9428", f"127.0.0.1:{port}"
+    )
+
+    def send(journal):
+        code, out, err = running.run([*FORWARD, "--once"], environ | {"AUDIT_JOURNAL_DIR": str(journal)}, seconds=60)
+        assert code == 0, err
+        return out
+
+    def ask(query):
+        url = f"http://127.0.0.1:{port}/select/logsql/query?query={urllib.parse.quote(query)}"
+        with urllib.request.urlopen(url, timeout=60) as response:
+            return [json.loads(line) for line in response.read().splitlines()]
+
     try:
         running.wait_for(lambda: running.can_connect(port), 60)
-        journal = tmp_path / "journal"
-        write_journal(journal, [review_line(number) for number in range(300)])
-        (container,) = yaml.safe_load((EXAMPLES / "victorialogs-grafana" / "forward.yaml").read_text())["spec"][
-            "template"
-        ]["spec"]["containers"]
-        environ = {variable["name"]: variable["value"] for variable in container["env"]}
-        url = environ["AUDIT_ELASTICSEARCH_URL"].replace("victorialogs.monitoring:9428", f"127.0.0.1:{port}")
-        environ |= {"AUDIT_ELASTICSEARCH_URL": url, "AUDIT_JOURNAL_DIR": str(journal)}
-        code, out, err = running.run([*FORWARD, "--once"], environ, seconds=60)
-        assert code == 0, err
-        assert out.startswith("elasticsearch: 300 forwarded, 0 rejected")
-        query = "/select/logsql/query?query=request.object.data.n:=42"
-
-        def found():
-            connection = running.http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-            connection.request("GET", query)
-            return connection.getresponse().read()
-
-        record = json.loads(running.wait_for(found, 60).splitlines()[0])
-        assert record["request.uid"] == "uid-00000042"
-        assert record["_time"].startswith("2026-09-21T")
+        yield send, ask
     finally:
         running.stop(process)
+
+
+needs_victoria_logs = pytest.mark.skipif(VICTORIA_LOGS is None, reason="victoria-logs is not on the PATH")
+
+
+@needs_victoria_logs
+def test_victorialogs_takes_what_the_example_sends(tmp_path):
+    """And finds it by a field deep in an object."""
+    write_journal(tmp_path / "journal", [review_line(number) for number in range(300)])
+    with victoria_logs(tmp_path) as (send, ask):
+        assert send(tmp_path / "journal").startswith("elasticsearch: 300 forwarded, 0 rejected")
+        record = running.wait_for(lambda: ask("request.object.data.n:=42"), 60)[0]
+        assert record["request.uid"] == "uid-00000042"
+        assert record["_time"].startswith("2026-09-21T")
+
+
+@needs_victoria_logs
+def test_the_dashboard_of_victorialogs_shows_both_formats(tmp_path, review_bodies):
+    """Each panel has the same of the same reviews, whichever format they are in, and its variables narrow it."""
+    dashboard = json.loads((EXAMPLES / "victorialogs-grafana" / "dashboard.json").read_text())
+    assert [each["name"] for each in dashboard["templating"]["list"]] == ["cluster", "namespace", "user"]
+    with victoria_logs(tmp_path) as (send, ask):
+        for target in (ReviewFormat(), EventFormat()):
+            lines = [
+                target.render(decode(body), level="Request", received_ns=1_790_000_000 * 10**9 + number,
+                              now_ns=0, cluster="blue", changes=None)
+                for number, body in enumerate(review_bodies)
+            ]  # fmt: skip
+            name = type(target).__name__
+            write_journal(tmp_path / name, lines)
+            send(tmp_path / name)
+        running.wait_for(lambda: ask("* | stats count() n")[0]["n"] == str(2 * len(review_bodies)), 60)
+
+        def rows(panel, values, only="*"):
+            (target,) = panel["targets"]
+            query = f"{only} {target['expr']}"
+            for variable, value in values.items():
+                query = query.replace(f"${variable}", value)
+            return sorted(tuple(v for k, v in sorted(row.items()) if k in SHOWN) for row in ask(query))
+
+        def both(panel, values):
+            reviews, events = (rows(panel, values, only) for only in ("request.uid:*", "auditID:*"))
+            return reviews if reviews == events else None
+
+        everything = {"cluster": ".*", "namespace": ".*", "user": ".*"}
+        for panel in dashboard["panels"]:
+            # What was just sent is not in the answer to every query yet.
+            reviews = running.wait_for(lambda panel=panel: both(panel, everything), 60)
+            few = rows(panel, everything | {"namespace": "shop", "user": "admin", "cluster": "blue"})
+            assert 0 < len(few) <= len(reviews) * 2
+            assert rows(panel, everything | {"user": "nobody"}) == []
+
+
+SHOWN = ("operation", "who", "c", "count(*)", "_msg")
 
 
 def test_check_works_with_the_elasticsearch_example(tmp_path):

@@ -23,6 +23,7 @@ class Backend:
     """Takes all but one record."""
 
     name = "script"
+    target = "nowhere"
     bounds = BatchBounds(3, 1 << 20, 1 << 20)
 
     def __init__(self):

@@ -52,6 +52,7 @@ class Script:
     """A sink that does as the test says: ``answer(batch)`` returns the outcomes, or raises."""
 
     name = "script"
+    target = "nowhere"
 
     def __init__(self, answer=None, *, records=10, size=1 << 20, record_bytes_max=1 << 20):
         self.bounds = BatchBounds(records, size, record_bytes_max)

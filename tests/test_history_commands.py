@@ -432,7 +432,8 @@ def test_an_object_that_was_created_again_is_another_one(tmp_path, capfdbinary):
     assert '+  x: "3"\n' in out
     code, out, err = run(capfdbinary, "at", "2026-09-21T14:13:22.5Z", "cm/a", "--journal", journal)
     assert (code, out) == (1, "")
-    assert err == "ConfigMap shop/a was not there at 2026-09-21T14:13:22.500Z: delete by bob at 2026-09-21T14:13:22Z\n"
+    gone = "kube-audit-function: ConfigMap shop/a was not there at 2026-09-21T14:13:22.500Z"
+    assert err == f"{gone}: delete by bob at 2026-09-21T14:13:22Z\n"
     code, _, err = run(capfdbinary, "at", "2026-09-21T14:13:20Z", "cm/a", "--journal", journal)
     assert (code, "was not there" in err) == (1, True)
     code, out, _ = run(capfdbinary, "diff", "2026-09-21T14:13:21.5Z", "2026-09-21T14:13:25Z", "--journal", journal)
@@ -447,10 +448,10 @@ def test_one_name_in_several_places_must_be_told_apart(tmp_path, capfdbinary):
     journal = write(tmp_path, told.reviews)
     code, out, err = run(capfdbinary, "history", "cm/a", "--journal", journal)
     assert (code, out) == (2, "")
-    assert err == "cm/a is several objects: ops, shop; hint: say which one with -n ops\n"
+    assert err == "kube-audit-function: cm/a is several objects: ops, shop; hint: say which one with -n ops\n"
     assert run(capfdbinary, "history", "cm/a", "-n", "ops", "--journal", journal)[0] == 0
     code, _, err = run(capfdbinary, "blame", "cm/b", "--journal", journal)
-    assert (code, err) == (1, "cm/b: the journal has no change of it\n")
+    assert (code, err) == (1, "kube-audit-function: cm/b: the journal has no change of it\n")
     code, _, err = run(capfdbinary, "at", "now", "cm/a", "-n", "other", "--journal", journal)
     assert (code, "try without -n" in err) == (1, True)
 
@@ -531,7 +532,7 @@ def test_what_an_account_did_first(tmp_path, capfdbinary):
     assert out == ""
     assert run(capfdbinary, "who", "*", "--journal", journal)[1].startswith("* (2 accounts): 4 requests")
     code, _, err = run(capfdbinary, "who", "carol", "--journal", journal)
-    assert (code, err) == (1, "carol: the journal has no request of it\n")
+    assert (code, err) == (1, "kube-audit-function: carol: the journal has no request of it\n")
 
 
 def test_sessions_in_a_pod_are_in_its_history(tmp_path, capfdbinary):
@@ -623,7 +624,10 @@ def test_one_cluster_of_several(tmp_path, capfdbinary):
         write(tmp_path / cluster, told.reviews, cluster=cluster)
     where = ["--journal", tmp_path / "blue", "--journal", tmp_path / "green"]
     code, _, err = run(capfdbinary, "history", "cm/a", *where)
-    assert (code, err) == (2, "cm/a is several objects: blue, green; hint: say which one with --cluster blue\n")
+    assert (code, err) == (
+        2,
+        "kube-audit-function: cm/a is several objects: blue, green; hint: say which one with --cluster blue\n",
+    )
     code, out, _ = run(capfdbinary, "history", "cm/a", "--cluster", "green", *where)
     assert (code, out.partition(":")[0]) == (0, "ConfigMap shop/a on green")
 

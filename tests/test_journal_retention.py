@@ -32,8 +32,8 @@ def process_directory(root, host, sizes, *, age=1000.0, alive=False, torn=b""):
         modified = NOW - age - len(sizes) + number
         os.utime(segment, (modified, modified))
     (path / LOCK).touch()
-    if not alive:
-        os.utime(path / LOCK, (NOW - STALE_SECONDS - age, NOW - STALE_SECONDS - age))
+    heartbeat = NOW if alive else NOW - STALE_SECONDS - age
+    os.utime(path / LOCK, (heartbeat, heartbeat))
     return path
 
 

@@ -1,5 +1,6 @@
 """The files that deploy us agree with each other, with our settings and with what their platforms know."""
 
+import json
 import re
 import shutil
 import ssl
@@ -14,6 +15,8 @@ from function.clusters import tokens as clusters
 from function.configuration.units import parse_bytes
 from function.policy import load as load_policy
 from function.startup import every_setting, load
+from function.watching import objects
+from function.watching.in_force import deviations, reference
 
 DEPLOY = running.ROOT / "deploy" / "kubernetes"
 DOCUMENTS = [running.ROOT / "docs" / name for name in ("deployment.md", "migration.md", "comparison.md")]
@@ -67,12 +70,19 @@ POD = {
     "volumes": [
         {
             "name": True,
-            "secret": {"secretName": True, "defaultMode": True},
+            "secret": {
+                "secretName": True,
+                "defaultMode": True,
+                "optional": True,
+                "items": [{"key": True, "path": True}],
+            },
+            "persistentVolumeClaim": {"claimName": True},
             "configMap": {"name": True},
             "emptyDir": {"sizeLimit": True},
         }
     ],
 }
+PEER = {"namespaceSelector": SELECTOR, "podSelector": SELECTOR, "ipBlock": {"cidr": True}}
 PORTS = [{"protocol": True, "port": True}]
 CERTIFICATE = {
     "isCA": True,
@@ -85,16 +95,36 @@ CERTIFICATE = {
     "usages": True,
     "issuerRef": {"group": True, "kind": True, "name": True},
 }
+RULES = [{"apiGroups": True, "resources": True, "verbs": True}]
+BINDING = {
+    "roleRef": {"apiGroup": True, "kind": True, "name": True},
+    "subjects": [{"kind": True, "name": True, "namespace": True}],
+}
 KINDS = {
     "v1/Namespace": {},
+    "v1/PersistentVolumeClaim": {"spec": {"accessModes": True, "resources": {"requests": {"*": True}}}},
+    "rbac.authorization.k8s.io/v1/ClusterRole": {"rules": RULES},
+    "rbac.authorization.k8s.io/v1/Role": {"rules": RULES},
+    "rbac.authorization.k8s.io/v1/ClusterRoleBinding": BINDING,
+    "rbac.authorization.k8s.io/v1/RoleBinding": BINDING,
+    # Compared with what an API server takes, by tests/e2e.
+    "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy": {"spec": True},
+    "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicyBinding": {"spec": True},
     "v1/ServiceAccount": {"automountServiceAccountToken": True},
     "v1/ConfigMap": {"data": {"*": True}},
-    "v1/Service": {"spec": {"selector": {"*": True}, "ports": [{"name": True, "port": True, "targetPort": True}]}},
+    "v1/Service": {
+        "spec": {
+            "clusterIP": True,
+            "publishNotReadyAddresses": True,
+            "selector": {"*": True},
+            "ports": [{"name": True, "port": True, "targetPort": True}],
+        }
+    },
     "apps/v1/Deployment": {
         "spec": {
             "replicas": True,
             "selector": SELECTOR,
-            "strategy": {"rollingUpdate": {"maxUnavailable": True, "maxSurge": True}},
+            "strategy": {"type": True, "rollingUpdate": {"maxUnavailable": True, "maxSurge": True}},
             "template": {"metadata": META, "spec": POD},
         }
     },
@@ -105,8 +135,13 @@ KINDS = {
         "spec": {
             "podSelector": SELECTOR,
             "policyTypes": True,
-            "ingress": [{"from": [{"namespaceSelector": SELECTOR, "ipBlock": {"cidr": True}}], "ports": PORTS}],
-            "egress": [{"ports": PORTS}],
+            "ingress": [
+                {
+                    "from": [{"namespaceSelector": SELECTOR, "podSelector": SELECTOR, "ipBlock": {"cidr": True}}],
+                    "ports": PORTS,
+                }
+            ],
+            "egress": [{"to": [{"podSelector": SELECTOR}], "ports": PORTS}],
         }
     },
     "networking.k8s.io/v1/Ingress": {
@@ -328,7 +363,11 @@ def test_the_webhook_is_the_shipped_one_apart_from_how_it_is_reached():
     ours = the("ValidatingWebhookConfiguration")
     client = ours["webhooks"][0].pop("clientConfig")
     shipped["webhooks"][0].pop("clientConfig")
+    (left_out,) = ours["webhooks"][0].pop("namespaceSelector")["matchExpressions"]
+    (others,) = shipped["webhooks"][0].pop("namespaceSelector")["matchExpressions"]
     assert ours == shipped
+    assert left_out["values"] == [NAME]  # nobody needs to guard namespaces of a Knative that is not there
+    assert NAME in others["values"]
     reached = client["service"]
     assert (reached["name"], reached["namespace"], reached["path"]) == (NAME, NAME, "/log-request")
 
@@ -360,7 +399,7 @@ def test_the_kustomization_builds_with_every_component(tmp_path):
     shutil.copytree(DEPLOY, tmp_path / "kubernetes")
     (tmp_path / "mine").mkdir()
     components = sorted(file.parent.name for file in DEPLOY.glob("*/kustomization.yaml"))
-    assert components == ["cert-manager", "control-plane", "forwarding", "policy"]
+    assert components == ["cert-manager", "control-plane", "forwarding", "guard", "policy", "watch"]
     mine = {
         "resources": ["../kubernetes"],
         "components": [f"../kubernetes/{name}" for name in components],
@@ -370,17 +409,21 @@ def test_the_kustomization_builds_with_every_component(tmp_path):
     plain = build(tmp_path / "kubernetes")
     assert len(plain) == 7
     whole = build(tmp_path / "mine")
-    assert len(whole) == len(plain) + 4 + 1 + 1
+    assert len(whole) == len(plain) + 4 + 1 + 6 + 1 + 12
     for document in whole:
-        assert document["metadata"].get("namespace", NAME) == NAME
-    (deployment,) = [document for document in whole if document["kind"] == "Deployment"]
+        assert document["metadata"].get("namespace", NAME) in (NAME, f"{NAME}-canary")
+    (deployment,) = [
+        document for document in whole if (document["kind"], document["metadata"]["name"]) == ("Deployment", NAME)
+    ]
     (built,) = deployment["spec"]["template"]["spec"]["containers"]
     assert built["image"] == "registry.example.com/audit:1"
     assert loaded(environ_of(built["env"]), tmp_path).recording.policy_file
     mounted = {mount["name"] for mount in built["volumeMounts"]}
     assert mounted == {volume["name"] for volume in deployment["spec"]["template"]["spec"]["volumes"]}
+    assert all("namespace" in document["metadata"] for document in whole if document["kind"] == "ConfigMap")
     (webhook,) = [document for document in whole if document["kind"] == "ValidatingWebhookConfiguration"]
     assert webhook["metadata"]["annotations"] == {"cert-manager.io/inject-ca-from": f"{NAME}/{NAME}-tls"}
+    assert webhook["metadata"]["labels"] == {f"{NAME}/guarded": "true"}
     (reviews,) = [
         rule
         for document in whole
@@ -406,6 +449,81 @@ def test_reviews_come_from_the_control_planes_addresses_where_they_are_named(cid
         "from": [{"ipBlock": {"cidr": cidr}}],
         "ports": [{"protocol": "TCP", "port": 8443}],
     }
+
+
+WATCH = DEPLOY / "watch"
+
+
+def watch_of(kind, name=f"{NAME}-watch"):
+    found = documents(WATCH / "watch.yaml", WATCH / "rights.yaml", WATCH / "canary.yaml")
+    (one,) = [document for document in found if (document["kind"], document["metadata"]["name"]) == (kind, name)]
+    return one
+
+
+def test_the_watch_may_read_what_admission_registers_and_make_configmaps_in_one_namespace():
+    (rule,) = watch_of("ClusterRole")["rules"]
+    assert (rule["apiGroups"], rule["verbs"]) == (["admissionregistration.k8s.io"], ["get", "list", "watch"])
+    assert sorted(rule["resources"]) == sorted(objects.RESOURCES)
+    role, binding = watch_of("Role", f"{NAME}-canary"), watch_of("RoleBinding", f"{NAME}-canary")
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]}]
+    assert role["metadata"]["namespace"] == binding["metadata"]["namespace"] == f"{NAME}-canary"
+    for one in (binding, watch_of("ClusterRoleBinding")):
+        assert one["subjects"] == [{"kind": "ServiceAccount", "name": f"{NAME}-watch", "namespace": NAME}]
+
+
+def test_the_watch_loads_its_settings_and_reaches_what_they_name(tmp_path):
+    spec = watch_of("Deployment")["spec"]["template"]["spec"]
+    (only,) = spec["containers"]
+    environ = environ_of(only["env"])
+    url = environ["AUDIT_WATCH_CANARY_URL"]
+    service = watch_of("Service", f"{NAME}-metrics")
+    assert url == f"http://{service['metadata']['name']}.{NAME}.svc:{service['spec']['ports'][0]['port']}"
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"] == the("Service")["spec"]["selector"]
+    assert environ["AUDIT_WATCH_CANARY_NAMESPACE"] == watch_of("Namespace", f"{NAME}-canary")["metadata"]["name"]
+    (webhook,) = the("ValidatingWebhookConfiguration")["webhooks"]
+    (excluded,) = webhook["namespaceSelector"]["matchExpressions"]
+    assert environ["AUDIT_WATCH_CANARY_NAMESPACE"] not in excluded["values"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in only["volumeMounts"]}
+    assert mounts.keys() == {volume["name"] for volume in spec["volumes"]}
+    assert environ["AUDIT_WATCH_WEBHOOK_FILE"] == mounts["webhook"] + "/webhook.yaml"
+    assert environ["AUDIT_WATCH_WEBHOOK_CA_FILE"] == mounts["authority"] + "/ca.crt"
+    assert environ["AUDIT_JOURNAL_DIR"] == mounts["journal"]
+    claimed = watch_of("PersistentVolumeClaim")["spec"]["resources"]["requests"]["storage"]
+    assert kubernetes_bytes(claimed) > parse_bytes(environ["AUDIT_JOURNAL_BYTES_MAX"])
+    assert loaded(environ, tmp_path)
+
+
+def test_no_selector_of_the_function_takes_the_watch_for_one_of_its_pods():
+    """Or reviews would be sent to it, and the disruption budget would count it."""
+    labels = watch_of("Deployment")["spec"]["template"]["metadata"]["labels"]
+    for kind in ("Service", "PodDisruptionBudget", "NetworkPolicy"):
+        spec = the(kind)["spec"]
+        selector = spec.get("podSelector", spec["selector"] if kind == "Service" else spec.get("selector"))
+        wanted = selector.get("matchLabels", selector)
+        assert not wanted.items() <= labels.items(), kind
+    assert watch_of("NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_what_the_watch_compares_with_is_the_shipped_webhook():
+    assert (WATCH / "webhook.yaml").read_bytes() == (DEPLOY / "webhook.yaml").read_bytes()
+    wanted = reference((WATCH / "webhook.yaml").read_text())
+    assert deviations(wanted, json.dumps(the("ValidatingWebhookConfiguration")).encode()) == ()
+
+
+def test_the_guard_is_for_our_webhook_and_guards_who_may():
+    guard = documents(DEPLOY / "guard" / "guard.yaml")
+    (names,) = [document for document in guard if document["kind"] == "ConfigMap"]
+    assert names["metadata"]["labels"] == {f"{NAME}/guarded": "true"}
+    bindings = [document["spec"] for document in guard if document["kind"].endswith("Binding")]
+    policies = {document["metadata"]["name"] for document in guard if document["kind"].endswith("Policy")}
+    assert {binding["policyName"] for binding in bindings} == policies
+    for binding in bindings:
+        assert binding["validationActions"] == ["Deny", "Audit"]
+        assert binding["paramRef"]["name"] == names["metadata"]["name"]
+        assert binding["paramRef"]["parameterNotFoundAction"] == "Deny"
+    (rule,) = bindings[0]["matchResources"]["resourceRules"]
+    assert rule["resourceNames"] == [the("ValidatingWebhookConfiguration")["metadata"]["name"]]
 
 
 def build(folder):

@@ -16,6 +16,8 @@ import pytest
 import running
 from running import ROOT
 
+from function.commands.show.text import account
+
 
 @pytest.fixture
 def env(tmp_path):
@@ -47,9 +49,9 @@ def test_the_demo_sends_real_reviews_and_shows_their_records(env, tmp_path):
     found = records(env["AUDIT_JOURNAL_DIR"])
     assert len(found) >= 5
     assert f"{len(found)} reviews answered, {len(found)} records found" in out
-    lines = out.splitlines()[: len(found)]
+    lines = out.splitlines()[1 : len(found) + 1]
     for line, record in zip(lines, found, strict=True):
-        assert record["request"]["userInfo"]["username"] in line
+        assert account(record["request"]["userInfo"]["username"]) in line
         assert record["request"]["resource"]["resource"] in line
         assert record["requestReceivedTimestamp"][:19] in line
     past = out[out.index("$ python -m function history deploy/web") :]

@@ -36,7 +36,7 @@ def test_every_mistake_of_an_invalid_policy_is_on_stderr(capsys, written):
     path = written(HEAD + "rules:\n- level: Reqest\n  verb: [get]\n- level: None\n  nonResourceURLs: [x]\n")
     code, out, err = checked(capsys, path)
     assert (code, out) == (1, "")
-    said = [line.split(": ")[1] for line in err.splitlines()]
+    said = [line.split(": ")[2] for line in err.splitlines()]
     assert said == ["warning", "rules[0].level", "rules[1].nonResourceURLs[0]"]
 
 

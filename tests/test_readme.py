@@ -6,7 +6,7 @@ import pytest
 import running
 
 from function.commands import settings as settings_command
-from function.metrics import Metrics
+from function.metrics import Metrics, WatchMetrics
 from function.startup import every_setting
 
 ROOT = running.ROOT
@@ -23,18 +23,28 @@ def documents():
     return sorted(path for path in found if path.is_file())
 
 
+def collected():
+    """Return what the processes that answer reviews show, and what `watch` shows."""
+    return [*Metrics().registry.collect(), *WatchMetrics().registry.collect()]
+
+
 def families():
     """Return our metric families: name as exposed, and type."""
     found = {}
-    for family in Metrics().registry.collect():
+    for family in collected():
         if not family.name.startswith(("process_", "python_")):
             found[family.name + ("_total" if family.type == "counter" else "")] = family.type
     return found
 
 
-def test_the_readmes_table_of_settings_is_the_real_one():
-    """`python -m function settings --markdown` prints it."""
-    assert settings_command.markdown() in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_tables_of_settings_are_the_real_ones():
+    """`python -m function settings -o markdown` prints docs/settings.md; twelve of its rows are in README.md."""
+    table = settings_command.markdown()
+    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8").endswith("\n" + table + "\n")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("## Settings")[1].split("\n## ")[0]
+    rows = [line for line in readme.splitlines() if line.startswith("| `")]
+    assert len(rows) == 12
+    assert set(rows) <= set(table.splitlines())
 
 
 def test_docs_metrics_lists_exactly_the_metrics():
@@ -47,7 +57,7 @@ def test_docs_metrics_lists_exactly_the_metrics():
 
 def test_docs_metrics_names_every_reason():
     text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    for family in Metrics().registry.collect():
+    for family in collected():
         for sample in family.samples:
             if family.name.startswith("kube_audit_") and "reason" in sample.labels:
                 assert f"`{sample.labels['reason']}`" in text, sample.labels["reason"]
@@ -77,3 +87,28 @@ def test_every_page_that_a_hint_points_to_exists():
     }
     assert pages
     assert {page for page in pages if not (ROOT / page).is_file()} == set()
+
+
+PAGES = [path for path in documents() if path.suffix == ".md"] + [ROOT / "SECURITY.md", ROOT / "bench" / "README.md"]
+
+
+def anchors(path):
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL), re.MULTILINE
+    )
+    plain = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+    """Within a page, to another page's heading, and to files."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link

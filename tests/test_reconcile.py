@@ -13,6 +13,7 @@ import running
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from function.__main__ import main as command_line
 from function.commands.reconcile import main
 from function.native.moments import moment_ns
 from function.native.outcomes import CLASSES
@@ -737,7 +738,8 @@ def test_a_log_that_is_still_written(tmp_path, capfd):
     ],
 )
 def test_what_cannot_run_says_why(capfd, arguments, said):
-    code, _, err = printed(capfd, *arguments)
+    code = command_line(["reconcile", *arguments])
+    err = capfd.readouterr().err
     assert code == 2
     assert said in err
     assert "Traceback" not in err

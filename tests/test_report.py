@@ -367,7 +367,7 @@ def test_the_file_is_written_whole_and_for_its_owner_alone(tmp_path, capfdbinary
     file = tmp_path / "audit.html"
     code, out, err = run(capfdbinary, "--journal", journal(tmp_path / "j", small()), *TIMES, "-o", file)
     assert (code, out) == (0, "")
-    assert err.startswith(f"{file}: 8 records, 0.")
+    assert err.startswith(f"kube-audit-function: {file}: 8 records, 0.")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert sorted(os.listdir(tmp_path)) == ["audit.html", "j"]
     code, out, _ = run(capfdbinary, "--journal", tmp_path / "j", *TIMES)

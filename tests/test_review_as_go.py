@@ -84,7 +84,7 @@ class Writer:
         kind = self.random.random()
         if kind < 0.6:
             return self.random.choice(["demo", "web-0", "system:serviceaccount:a:b", "a.b.c", ""])
-        length = self.random.choice([1, 5, 60, 300, 2000]) if kind < 0.99 else 70_000
+        length = self.random.choice([1, 5, 60]) if kind < 0.99 else self.random.choice([300, 2_000, 20_000])
         return "".join(self.random.choices(ODD + "abcxyz019", k=length))
 
     def user(self):

@@ -76,6 +76,14 @@ DEFAULTS = {
     "AUDIT_GOOGLE_CLOUD_LOGGING_BATCH_RECORDS_MAX": "500",
     "AUDIT_GOOGLE_CLOUD_LOGGING_BATCH_BYTES_MAX": "5MB",
     "AUDIT_GOOGLE_CLOUD_LOGGING_RECORD_BYTES_MAX": "256KB",
+    "AUDIT_WATCH_API_URL": "",
+    "AUDIT_WATCH_TOKEN_FILE": "/var/run/secrets/kubernetes.io/serviceaccount/token",
+    "AUDIT_WATCH_CA_FILE": "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+    "AUDIT_WATCH_WEBHOOK_FILE": "",
+    "AUDIT_WATCH_WEBHOOK_CA_FILE": "",
+    "AUDIT_WATCH_CANARY_SECONDS": "60",
+    "AUDIT_WATCH_CANARY_URL": "",
+    "AUDIT_WATCH_CANARY_NAMESPACE": "kube-audit-function-canary",
 }
 COMMAND = [sys.executable, "-m", "function", "settings"]
 
@@ -319,16 +327,16 @@ def test_serve_does_not_start_with_mistakes():
 
 
 def test_wrong_arguments_of_the_command_line():
-    for arguments in (["settings", "--json"], ["serve", "8080"], ["nonsense"], []):
+    for arguments in (["settings", "--jsn"], ["serve", "8080"], ["nonsense"], []):
         code, out, err = running.run([sys.executable, "-m", "function", *arguments])
         assert (code, out) == (2, "")
-        assert "usage: python -m function" in err
+        assert "usage: python -m function" in err or "there is no command 'nonsense'" in err
     code, out, _ = running.run([sys.executable, "-m", "function", "--help"])
     assert code == 0
     assert "serve" in out
 
 
 def test_the_table_for_readers_has_a_row_for_each(capsys):
-    assert settings_command.main(["--markdown"]) == 0
+    assert settings_command.main(["-o", "markdown"]) == 0
     assert capsys.readouterr().out.strip() == settings_command.markdown()
     assert settings_command.markdown().count("\n") == len(every_setting()) + 1

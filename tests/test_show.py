@@ -4,16 +4,19 @@ import json
 import pathlib
 import signal
 import sys
+import tempfile
 
 import pytest
 import running
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from function.__main__ import main
 from function.commands.journals import Source, merged
-from function.commands.show import main
+from function.commands.show.columns import HEADER, Columns
 from function.commands.show.filtering import Filter, candidates
-from function.commands.show.text import readable, safe
+from function.commands.show.text import account, cells, safe, wide_cells
 from function.record.event_format import EventFormat
 from function.record.reading import read
 from function.record.review_format import ReviewFormat
@@ -54,7 +57,7 @@ def write(directory, *segments, start=1):
 
 def shown(capfdbinary, *arguments):
     """Return exit code, the lines on standard output, and standard error."""
-    code = main([*map(str, arguments)])
+    code = main(["show", *map(str, arguments)])
     out, err = capfdbinary.readouterr()
     return code, out.splitlines(), err.decode()
 
@@ -76,19 +79,20 @@ def bundled():
     return lines
 
 
-def golden_text():
-    return "".join(readable(read(line), with_changes=True) + "\n" for line in bundled())
+def golden_text(directory):
+    write(directory, bundled())
+    return running.run([*SHOW, "--changes", str(directory)])[1]
 
 
-def test_golden_file():
+def test_golden_file(tmp_path):
     """What is shown of every bundled review: `python tests/test_show.py` writes it anew."""
-    assert golden_text() == GOLDEN.read_text("utf-8")
+    assert golden_text(tmp_path / "a") == GOLDEN.read_text("utf-8")
 
 
 def test_both_formats_show_the_same():
     for body in (HERE / "data" / "reviews.ndjson").read_bytes().splitlines():
         texts = [
-            readable(
+            cells(
                 read(
                     target.render(
                         decode(body), level="Request", received_ns=START_NS, now_ns=START_NS, cluster="c", changes=None
@@ -178,13 +182,21 @@ def test_filters_by_verb_and_subresource(tmp_path, capfdbinary):
 
 
 @pytest.mark.parametrize("name", ["\x1b[2J", "a\nb", "a\r", "\u202eabc", "x  by root", 'q"', "b\\", "\x9b1m", "\u2028"])
-def test_a_name_can_fake_nothing(name):
+def test_a_name_spoofs_nothing(name):
     """No control or direction character reaches a terminal, and no space makes two columns of one name."""
-    text = readable(read(record(0, name, userInfo={"username": name}, object={"x": name})), with_changes=True)
-    assert text.isprintable()
+    exec_of = {"kind": "PodExecOptions", "command": [name], "container": name}
+    found = read(record(0, name, userInfo={"username": name}, object=exec_of, operation="CONNECT"))
+    for text in cells(found) + wide_cells(found):
+        assert text.isprintable()
     assert safe(name).startswith('"')
-    assert " by root  by" not in text
-    assert safe("system:serviceaccount:a:b") == "system:serviceaccount:a:b"
+    assert cells(found)[3] == cells(found)[5].removeprefix("default/") == safe(name)
+
+
+def test_a_service_account_is_short_and_no_user_can_look_like_one():
+    assert account("system:serviceaccount:kube-system:job-controller") == "sa:kube-system/job-controller"
+    assert account("system:serviceaccount:a:b:c") == "system:serviceaccount:a:b:c"
+    assert account("sa:kube-system/job-controller") == '"sa:kube-system/job-controller"'
+    assert account("jane") == "jane"
 
 
 def test_changes_of_an_update(tmp_path, capfdbinary):
@@ -197,7 +209,7 @@ def test_changes_of_an_update(tmp_path, capfdbinary):
     )
     write(tmp_path / "a", [line])
     _, lines, _ = shown(capfdbinary, tmp_path, "--changes")
-    assert lines[1:] == [b"    replace /spec/replicas: 3", b'    add     "/spec/\\u202e": "\\u001b"']
+    assert lines[2:] == [b"    replace /spec/replicas: 3", b'    add     "/spec/\\u202e": "\\u001b"']
 
 
 def test_directories_are_merged_by_time(tmp_path, capfdbinary):
@@ -217,7 +229,9 @@ def test_json_is_the_lines_untouched_and_a_torn_tail_is_left_alone(tmp_path, cap
     code, out, err = shown(capfdbinary, tmp_path, "--output", "json")
     assert code == 0
     assert [line + b"\n" for line in out] == [lines[0], lines[2]]
-    assert err == "1 lines are no records, and not shown\n"
+    segment = tmp_path / "a" / "audit-00000000000000000001.ndjson"
+    why = f"1 line is no record, and not shown; the first is {segment}:2: not JSON (a torn line?)"
+    assert err == f"kube-audit-function: {why}\n"
 
 
 @settings(max_examples=40, deadline=None)
@@ -258,9 +272,156 @@ def test_since_in_the_command(tmp_path, capfdbinary):
         assert shown(capfdbinary, *arguments, wrong)[0] == 2
 
 
+def people(directory):
+    """Write a small journal in both formats: users, groups, names, a service account, an exec."""
+    pods = {"group": "", "version": "v1", "resource": "pods"}
+    options = {"kind": "PodExecOptions", "container": "c", "command": ["sh", "-c", "cat /etc/passwd", "x=1"]}
+    connect = {"operation": "CONNECT", "resource": pods, "subResource": "exec", "object": options, "namespace": "shop"}
+    apps = {"group": "apps", "version": "v1", "resource": "deployments"}
+    deployment = {"resource": apps, "requestResource": apps, "namespace": "shop"}
+    users = [
+        {"username": "jane", "groups": ["dev", "system:masters"]},
+        {"username": "system:serviceaccount:ci:bot", "groups": ["system:serviceaccounts"]},
+        {"username": "sa:ci/bot", "groups": []},
+    ]
+    lines = [
+        record(number, f"n{number}", userInfo=user, target=EventFormat() if number % 2 else None, **deployment)
+        for number, user in enumerate(users)
+    ]
+    lines += [
+        record(3, "web", userInfo=users[2], **connect),
+        record(4, "web", userInfo=users[2], target=EventFormat(), **connect),
+    ]
+    write(directory, lines)
+
+
+def objects(lines):
+    """Return the last column but one: what each row is about."""
+    return [line.decode().split()[4].split("/")[-1] for line in lines[1:]]
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--name", "n0"], ["n0"]),
+        (["--name", "n*"], ["n0", "n1", "n2"]),
+        (["--group", "system:masters"], ["n0"]),
+        (["--group", "system:*"], ["n0", "n1"]),
+        (["--uid", "uid-3", "--uid", "uid-4"], ["web", "web"]),
+        (["--user", "sa:ci/bot"], ["n1", "n2", "web", "web"]),
+        (["--user", "sa:*/bot", "--verb", "patch", "--verb", "create", "--name", "n*"], ["n1", "n2"]),
+        (["--until", "2026-09-21T14:13:22Z"], ["n0", "n1"]),
+        (["--since", "2026-09-21T14:13:21Z", "--until", "2026-09-21T14:13:22Z"], ["n1"]),
+        (["-n", "2"], ["web", "web"]),
+        (["-n", "1", "--name", "n*"], ["n2"]),
+        (["--resource", "deployments.apps"], ["n0", "n1", "n2"]),
+        (["--resource", "*.apps", "--name", "n1"], ["n1"]),
+    ],
+)
+def test_options_that_choose(tmp_path, capfdbinary, options, found):
+    people(tmp_path / "a")
+    assert objects(shown(capfdbinary, tmp_path, *options)[1]) == found
+
+
+def test_the_command_of_an_exec_is_shown_in_both_formats(tmp_path, capfdbinary):
+    people(tmp_path / "a")
+    _, lines, _ = shown(capfdbinary, tmp_path, "--resource", "pods/exec")
+    for line in lines[1:]:
+        assert line.endswith(b'pods/exec  shop/web  -c c -- sh -c "cat /etc/passwd" x=1')
+
+
+def test_the_journal_is_where_the_setting_says(tmp_path, capfdbinary, monkeypatch):
+    people(tmp_path / "journal" / "a")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AUDIT_JOURNAL_DIR", raising=False)
+    assert len(shown(capfdbinary)[1]) == 6
+    monkeypatch.setenv("AUDIT_JOURNAL_DIR", str(tmp_path / "journal" / "a"))
+    monkeypatch.chdir("/")
+    assert len(shown(capfdbinary)[1]) == 6
+
+
+def test_other_outputs(tmp_path, capfdbinary):
+    people(tmp_path / "a")
+    _, lines, _ = shown(capfdbinary, tmp_path, "-o", "name", "--name", "n0")
+    assert lines == [b"deployments.apps/n0 --namespace shop"]
+    _, lines, _ = shown(capfdbinary, tmp_path, "-o", "wide", "--name", "n1", "--no-headers")
+    row = lines[0].split()
+    assert row[0] == b"2026-09-21T14:13:21.000000Z"
+    assert row[2:] == [
+        b"system:serviceaccount:ci:bot", b"deployments.apps", b"shop/n1", b"system:serviceaccounts", b"uid-1",
+    ]  # fmt: skip
+    _, lines, _ = shown(capfdbinary, tmp_path, "-o", "yaml")
+    read_back = list(yaml.safe_load_all(b"\n".join(lines)))
+    assert read_back == list(map(json.loads, shown(capfdbinary, tmp_path, "-o", "json")[1]))
+
+
+def test_counts(tmp_path, capfdbinary):
+    people(tmp_path / "a")
+    _, lines, _ = shown(capfdbinary, tmp_path, "--count", "resource,hour")
+    assert [line.split() for line in lines] == [
+        [b"COUNT", b"RESOURCE", b"HOUR"],
+        [b"3", b"deployments.apps", b"2026-09-21T14Z"],
+        [b"2", b"pods/exec", b"2026-09-21T14Z"],
+    ]
+    _, lines, _ = shown(capfdbinary, tmp_path, "--count", "user", "--group", "dev", "-o", "json")
+    assert json.loads(b"".join(lines)) == [{"count": 1, "user": "jane"}]
+    for wrong in (["--count", "colour"], ["--count", "user", "--follow"], ["--count", "user", "-o", "yaml"],
+                  ["--follow", "--until", "1h"], ["-n", "0"], ["--changes", "-o", "json"]):  # fmt: skip
+        assert shown(capfdbinary, tmp_path, *wrong)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--verb", "udpate"], "--verb udpate: did you mean update?"),
+        (["--verb", "get"], "--verb get: reads reach no webhook"),
+        (["--user", "jnae"], "--user jnae: did you mean jane?"),
+        (["--user", "bot"], "did you mean "),
+        (["--resource", "deployment"], "--resource deployment: did you mean deployments?"),
+        (["--since", "2027-01-01T00:00:00Z"], "no record matches; looked at 5 from 2026-09-21T14:13:20Z to"),
+    ],
+)
+def test_when_nothing_matches_it_says_so_and_what_is_near(tmp_path, capfdbinary, options, said):
+    people(tmp_path / "a")
+    code, lines, err = shown(capfdbinary, tmp_path, *options)
+    assert (code, lines) == (0, [])
+    assert "no record matches" in err
+    assert said in err
+
+
+def test_a_folder_that_is_no_journal(tmp_path, capfdbinary):
+    (tmp_path / "notes.txt").write_text("x")
+    code, _, err = shown(capfdbinary, tmp_path)
+    assert code == 1
+    assert "no journal, or one without records yet" in err
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_rows_fit_a_terminal(width):
+    """However wide names are; what is left out is marked, and nothing but an object's end goes to a second line."""
+    columns = Columns(HEADER, width=width)
+    rows = [cells(read(line)) for line in bundled()]
+    for row in rows:
+        columns.see(row)
+    lines = [line for row in rows for line in columns.lines(row)]
+    assert max(map(len, [*lines, columns.header()])) <= width
+    assert any("…" in line for line in lines) == (width < 200)
+
+
+def test_columns_grow_and_wide_characters_count_twice():
+    columns = Columns(("TIME", "VERB", "NAME", ""))
+    columns.see(["t", "v", "ab", ""])
+    assert columns.header() == "TIME  VERB  NAME"
+    assert list(columns.lines(["t", "v", "日本語", "x"])) == ["t     v     日本語  x"]
+    assert list(columns.lines(["t", "v", "ab", "x"])) == ["t     v     ab      x"]
+
+
 def test_a_directory_that_is_not_there(tmp_path, capfdbinary):
     code, _, err = shown(capfdbinary, tmp_path / "none")
-    assert (code, err) == (1, f"{tmp_path.resolve()}/none: No such file or directory\n")
+    where = f"{tmp_path.resolve()}/none: No such file or directory"
+    assert (code, err) == (
+        1, f"kube-audit-function: {where} (hint: name the journal, which is the function's AUDIT_JOURNAL_DIR)\n"
+    )  # fmt: skip
 
 
 def test_a_closed_pipe_ends_it_quietly(tmp_path):
@@ -295,6 +456,7 @@ def test_follow_ends_when_its_reader_goes(tmp_path):
     write(tmp_path / "a", [record(0)])
     follower = running.start([*SHOW, "--follow", str(tmp_path)], {})
     try:
+        assert b"USER" in follower.stdout.readline()
         assert b"jane" in follower.stdout.readline()
         follower.stdout.close()
         assert follower.wait(20) == 0
@@ -319,4 +481,5 @@ def test_what_follows_in_a_growing_segment(tmp_path):
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text(golden_text(), "utf-8")
+    with tempfile.TemporaryDirectory() as made:
+        GOLDEN.write_text(golden_text(pathlib.Path(made) / "a"), "utf-8")

@@ -1,9 +1,10 @@
-"""Send a handful of recorded reviews through a running function, and show each record as it lands in the journal."""
+"""Send a handful of recorded reviews through a running function, find each in the journal, and show them."""
 
 import glob
 import json
 import os
 import pathlib
+import shutil
 import sys
 import time
 import urllib.error
@@ -12,7 +13,8 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from function.commands.show.text import readable  # noqa: E402 - found by the path above
+from function.commands.show.columns import HEADER, Columns  # noqa: E402 - found by the path above
+from function.commands.show.text import cells  # noqa: E402 - as above
 from function.record.reading import read  # noqa: E402
 
 REVIEWS = pathlib.Path(__file__).with_name("reviews.ndjson")
@@ -22,15 +24,20 @@ START_SECONDS, RECORD_SECONDS = 20.0, 10.0
 def main(url: str, journal_dir: str) -> int:
     """Return 0 when every review was answered and found again."""
     _wait_until_ready(url)
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else 0
+    columns = Columns(HEADER, width=width, colour=terminal and not os.environ.get("NO_COLOR"))
     reviews = REVIEWS.read_bytes().splitlines()
+    rows = []
     for review in reviews:
         uid = json.loads(review)["request"]["uid"]
         answer = _post(f"{url}/log-request?timeout=10s", review)
         if (answer["response"]["uid"], answer["response"]["allowed"]) != (uid, True):
             print(f"unexpected answer: {answer}", file=sys.stderr)
             return 1
-        print(readable(read(_record(journal_dir, uid)), colour=colour))
+        rows.append(cells(read(_record(journal_dir, uid))))
+        columns.see(rows[-1])
+    print(columns.header(), *(line for row in rows for line in columns.lines(row)), sep="\n")
     print(f"\n{len(reviews)} reviews answered, {len(reviews)} records found in {journal_dir}")
     return 0
 

@@ -76,7 +76,7 @@ class Clusters:
         return [cluster for cluster, _ in (*self._known.values(), self._nobody)]
 
     def check(self, name: str, token: str) -> Cluster | None:
-        """Return the cluster if ``token`` is one of its own, in a time that tells neither name nor token.
+        """Return the cluster if ``token`` is one of its own, in a time that reveals neither name nor token.
 
         None, and counted, for a wrong token and for a cluster that is not known.
         """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from ..history.at import At, Found
@@ -12,19 +11,31 @@ from ..history.manifest import lines, restorable, special_paths, without_noise
 from ..history.objects import steps
 from ..history.steps import NOT_TOLD, Cause, Certainty, Step
 from ..history.values import Unreadable, encode
+from .command_line import Parser, say
 from .past.named import Named
-from .past.options import CannotAnswer, kind_and_name, moment, parser, run
+from .past.options import CannotAnswer, kind_and_name, moment, past_parser, run
 from .past.records import Journals
 from .past.selection import Select
 from .past.text import Output, kind_text
 from .show.text import safe
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+EXAMPLES = """
+2026-01-31T12:00:00Z deployments/web -n shop
+"""
 
 
 def main(arguments: list[str]) -> int:
     """Print the objects; return 0, 1 where one is not there or not all of it is known, 2 for usage."""
-    made = parser("at", "Objects as they were at one time, as the journal tells it: YAML for kubectl.")
+    return run(parser(), arguments, _answer)
+
+
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = past_parser(
+        "at", "Objects as they were at one time, as the journal tells it: YAML for kubectl.", examples=EXAMPLES
+    )
     made.add_argument("time", metavar="TIME", type=moment, help="now, 10m, 'yesterday 14:00', RFC 3339")
     made.add_argument("object", metavar="KIND/NAME", type=kind_and_name, nargs="?", help="one object")
     made.add_argument("-n", "--namespace", metavar="NS", help="the object's namespace; alone: all objects in it")
@@ -39,7 +50,7 @@ def main(arguments: list[str]) -> int:
         action="store_true",
         help="restore also where redaction has replaced values, as it left them",
     )
-    return run(made, arguments, _answer)
+    return made
 
 
 def _answer(options: argparse.Namespace, journals: Journals, output: Output) -> int:
@@ -213,4 +224,4 @@ def _check_restorable(whole: list[tuple[Found, dict[str, Any]]], options: argpar
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    say(text)

@@ -8,27 +8,39 @@ from typing import Any
 from ..history.blame import Blame, managers
 from ..history.manifest import lines, without_noise
 from ..history.steps import Cause, Certainty, Incarnation, Step
+from .command_line import Parser
 from .past.named import Named
-from .past.options import CannotAnswer, kind_and_name, moment, parser, run
+from .past.options import CannotAnswer, kind_and_name, moment, past_parser, run
 from .past.records import Journals
 from .past.text import Output, kind_text
 from .show.text import safe
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+EXAMPLES = """
+deployments/web -n shop
+"""
 
 WHO_MAX = 40
 
 
 def main(arguments: list[str]) -> int:
     """Print the lines; return 0, 1 where there is no such object, 2 for usage."""
-    made = parser("blame", "Each line of an object with who set it last, and when, as git blame does.")
+    return run(parser(), arguments, _answer)
+
+
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = past_parser(
+        "blame", "Each line of an object with who set it last, and when, as git blame does.", examples=EXAMPLES
+    )
     made.add_argument("object", metavar="KIND/NAME", type=kind_and_name, help="deploy/web")
     made.add_argument("-n", "--namespace", metavar="NS", help="without: whichever namespace has such an object")
     made.add_argument(
         "--at", type=moment, default=None, metavar="TIME", help="the object as it was then; without: the last"
     )
     made.add_argument("--all", action="store_true", help="also the status")
-    return run(made, arguments, _answer)
+    return made
 
 
 def _answer(options: argparse.Namespace, journals: Journals, output: Output) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 
 from ..journal.evidence import Evidence, read_evidence
@@ -11,40 +9,45 @@ from ..journal.files import Files
 from ..transparency import checkpoint as checkpoints
 from ..transparency import proof as proofs
 from ..transparency.note import Malformed
+from .command_line import PROGRAM, Parser, default_journal, say
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+EXAMPLES = f"""
+{PROGRAM} checkpoint /journal
+{PROGRAM} checkpoint --all > checkpoints
+"""
 
 
 def main(arguments: list[str]) -> int:
     """Print; return 0, 1 where there is none, 2 where the journal cannot be read or for usage."""
-    parser = argparse.ArgumentParser(
-        "python -m function checkpoint",
-        description="Print the newest signed checkpoint. Keep it where the journal's host cannot reach it: "
-        "`verify --anchors FILE` compares the journal with it.",
-    )
-    parser.add_argument(
-        "journal",
-        nargs="?",
-        default=os.environ.get("AUDIT_JOURNAL_DIR") or "./journal",
-        metavar="JOURNAL",
-        help="default: AUDIT_JOURNAL_DIR",
-    )
-    parser.add_argument("--all", action="store_true", help="the newest of every process directory, one after another")
-    try:
-        options = parser.parse_args(arguments)  # fmt: skip
-    except SystemExit as stop:
-        return int(stop.code or 0)
+    options = parser().parse_args(arguments)
     try:
         newest = _newest(options.journal)
     except OSError as error:
-        print(f"checkpoint: {error.filename or options.journal}: {error.strerror}", file=sys.stderr)
+        say(f"{error.filename or options.journal}: {error.strerror}")
         return 2
     if not newest:
-        print(f"checkpoint: nothing in {options.journal} is sealed (hint: AUDIT_SEAL_KEY_FILE)", file=sys.stderr)
+        say(f"nothing in {options.journal} is sealed (hint: AUDIT_SEAL_KEY_FILE)")
         return 1
     for _, data in newest if options.all else newest[-1:]:
         sys.stdout.buffer.write(data)
     return 0
+
+
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = Parser(
+        f"{PROGRAM} checkpoint",
+        description="Print the newest signed checkpoint. Keep it where the journal's host cannot reach it: "
+        "`verify --anchors FILE` compares the journal with it.",
+        examples=EXAMPLES,
+    )
+    made.add_argument(
+        "journal", nargs="?", default=default_journal(), metavar="JOURNAL", help="default: AUDIT_JOURNAL_DIR"
+    )
+    made.add_argument("--all", action="store_true", help="the newest of every process directory, one after another")
+    return made
 
 
 def _newest(journal: str) -> list[tuple[float, bytes]]:

@@ -26,9 +26,19 @@ from ..clusters import webhook
 from ..clusters.tokens import ClustersError, read_tokens
 from ..clusters.webhook import ServiceReference, WebhookError
 from .clusters_check import check
+from .command_line import PROGRAM, Parser, say, write_table
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
+EXAMPLES = f"""
+{PROGRAM} clusters add prod --url https://audit.example.com --output-dir out
+{PROGRAM} clusters check prod --url https://audit.example.com
+{PROGRAM} clusters rotate prod --url https://audit.example.com --output-dir out
+{PROGRAM} clusters rotate prod --finish
+{PROGRAM} clusters show prod --url https://audit.example.com
+{PROGRAM} clusters list
+{PROGRAM} clusters remove prod
+"""
 TOKEN_CHARACTERS = 32  # of 36 kinds: 165 bits
 _ALPHABET = string.ascii_lowercase + string.digits
 _SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
@@ -49,7 +59,7 @@ class Document(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """Run the command of ``argv`` (what follows ``clusters``) and return its exit code: 1 when it could not be done."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         if "secret" in arguments:
@@ -82,13 +92,13 @@ def _rotate(arguments: argparse.Namespace) -> int:
     tokens = _known_tokens(arguments)
     if arguments.finish:
         _write_tokens(arguments, tokens[:1])
-        _say(f"{arguments.name}: {len(tokens) - 1} old tokens are gone; apply the Secret and nobody can use them")
+        say(f"{arguments.name}: {len(tokens) - 1} old tokens are gone; apply the Secret and nobody can use them")
         return _give(arguments, [_secret(arguments)])
     token = _new_token()
     made = _webhook(arguments, token)
     _write_tokens(arguments, [token, *tokens])
-    _say(f"{arguments.name}: old and new token are valid. Apply the Secret, wait until `clusters check` accepts both,")
-    _say("then apply the webhook configuration, then `clusters rotate --finish`")
+    say(f"{arguments.name}: old and new token are valid. Apply the Secret, wait until `clusters check` accepts both,")
+    say("then apply the webhook configuration, then `clusters rotate --finish`")
     return _give(arguments, [_secret(arguments), made])
 
 
@@ -110,13 +120,18 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     """Print each cluster, how many tokens it has, and when they changed."""
-    rows = [("NAME", "TOKENS", "CHANGED")]
+    found = []
     for name, tokens in _tokens(arguments).items():
         changed = dt.datetime.fromtimestamp(os.stat(os.path.join(arguments.dir, name)).st_mtime, dt.UTC)
-        rows.append((name, str(len(tokens)), f"{changed:%Y-%m-%d %H:%M}"))
-    width = max(len(row[0]) for row in rows)
-    for name, count, when in rows:
-        sys.stdout.write(f"{name:{width}}  {count:>6}  {when}\n")
+        found.append((name, len(tokens), changed))
+    if arguments.output == "json":
+        clusters = [{"name": name, "tokens": count, "changed": f"{at:%Y-%m-%dT%H:%M:%SZ}"} for name, count, at in found]
+        sys.stdout.write(json.dumps(clusters, indent=2) + "\n")
+        return 0
+    rows = [(name, str(count), f"{at:%Y-%m-%d %H:%M}") for name, count, at in found]
+    write_table([("NAME", "TOKENS", "CHANGED"), *rows], right=[1])
+    if not found:
+        say(f"{arguments.dir} holds no clusters (hint: `clusters add NAME` makes the first, --dir names the directory)")
     return 0
 
 
@@ -125,8 +140,12 @@ def _check(arguments: argparse.Namespace) -> int:
     tokens = _known_tokens(arguments) if arguments.name else [""]
     urls = [webhook.review_url(arguments.url, arguments.name, token) for token in tokens]
     found = check(urls, cluster=arguments.name, ca_file=arguments.ca_file, journal=arguments.journal)
-    for what, text in found.lines:
-        sys.stdout.write(f"{what:9} {text}\n")
+    if arguments.output == "json":
+        steps = [{"check": what, "result": text} for what, text in found.lines]
+        sys.stdout.write(json.dumps({"well": found.well, "steps": steps}, indent=2) + "\n")
+    else:
+        for what, text in found.lines:
+            sys.stdout.write(f"{what:9} {text}\n")
     return 0 if found.well else 1
 
 
@@ -147,9 +166,9 @@ def _webhook(arguments: argparse.Namespace, token: str) -> Document:
         excluded=[] if arguments.remote else arguments.exclude_namespace,
     )
     blind = [] if arguments.remote else arguments.exclude_namespace or webhook.excluded_by_default()
-    _say(f"namespaces that are not audited: {', '.join(blind) or 'none'}")
+    say(f"namespaces that are not audited: {', '.join(blind) or 'none'}")
     if arguments.failure_policy == "Fail":
-        _say("with Fail nothing can be changed there while the endpoint is down: docs/multi-cluster.md says what helps")
+        say("with Fail nothing can be changed there while the endpoint is down: docs/multi-cluster.md says what helps")
     where = f"cluster {arguments.name}" if arguments.name else "the audited cluster"
     return Document(f"webhook-{arguments.name}.yaml" if arguments.name else "webhook.yaml", where, text)
 
@@ -174,7 +193,7 @@ def _give(arguments: argparse.Namespace, documents: list[Document]) -> int:
     for one in documents:
         path = os.path.join(arguments.output_dir, one.file)
         _write_private(path, one.text)
-        _say(f"{path}: apply it in {one.where}")
+        say(f"{path}: apply it in {one.where}")
     return 0
 
 
@@ -195,8 +214,8 @@ def _presented(url: str) -> bytes:
     try:
         pem = ssl.get_server_certificate((host, port), timeout=10).encode()
     except ssl.SSLError as error:
-        raise WebhookError(f"{host}:{port} speaks no TLS that we do: {error.reason}") from None
-    _say(f"trusting what {host}:{port} presented now; compare it, and make this again when that certificate changes")
+        raise WebhookError(f"{host}:{port}: no TLS version in common: {error.reason}") from None
+    say(f"trusting what {host}:{port} presented now; compare it, and make this again when that certificate changes")
     return pem
 
 
@@ -274,12 +293,19 @@ def _write_private(path: str, text: str) -> None:
 # -- the command line ---------------------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m function clusters")
-    verbs = parser.add_subparsers(metavar="COMMAND", required=True)
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = Parser(
+        f"{PROGRAM} clusters",
+        description="Make tokens, Secret and webhook configurations of the clusters that one endpoint serves.",
+        examples=EXAMPLES,
+        notes="docs/multi-cluster.md has the whole procedure.",
+    )
+    verbs = made.add_subparsers(metavar="COMMAND", required=True)
 
     def verb(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        examples = "\n".join(line for line in EXAMPLES.splitlines() if f"clusters {name}" in line)
+        added = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", examples=examples)
         added.set_defaults(command=command)
         default = os.environ.get("AUDIT_CLUSTERS_DIR") or "clusters"
         added.add_argument("--dir", default=default, help="where the tokens are, a file a cluster (%(default)s)")
@@ -289,9 +315,11 @@ def _parser() -> argparse.ArgumentParser:
     rotate = verb("rotate", _rotate, "make a new token beside the old one, and print both documents again")
     show = verb("show", _show, "print both documents again, with the newest token")
     remove = verb("remove", _remove, "forget a cluster, and print the Secret without it")
-    _list_verb = verb("list", _list, "list the clusters; no token is shown")
+    list_verb = verb("list", _list, "list the clusters; no token is shown")
     check_verb = verb("check", _check, "post a synthetic review through the real URL and say what came back")
 
+    for one in (list_verb, check_verb):
+        one.add_argument("-o", "--output", choices=["table", "json"], default="table")
     for one in (rotate, remove):
         one.add_argument("name", metavar="NAME")
     for one in (add, show, check_verb):
@@ -306,7 +334,7 @@ def _parser() -> argparse.ArgumentParser:
     check_verb.add_argument("--url", required=True, help="the endpoint, as https://audit.example.com")
     check_verb.add_argument("--ca-file", help="trust these certificates instead of the system's")
     check_verb.add_argument("--journal", metavar="DIR", help="look for the record in this AUDIT_JOURNAL_DIR as well")
-    return parser
+    return made
 
 
 def _add_webhook_options(parser: argparse.ArgumentParser) -> None:
@@ -326,9 +354,5 @@ def _add_webhook_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _refused(problem: str) -> int:
-    _say(problem)
+    say(problem)
     return 1
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")

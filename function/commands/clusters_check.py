@@ -102,7 +102,7 @@ def _judged(status: int, body: bytes, uid: str, which: str, took: str) -> tuple[
         recorded = f"yes: 200 in {took}, uid {uid} (or left out by the policy)"
         return True, [("token" + which, "ok: accepted"), ("recorded", recorded)]
     if status == 404 and answer.get("error") == "not found":
-        hint = "a wrong token, or a cluster that the endpoint has not been told of yet"
+        hint = "a wrong token, or a cluster that the endpoint does not know yet"
         return False, [("token" + which, f"REFUSED: 404: {hint}")]
     if answer.keys() == {"error", "hint"} and status in _OURS:
         return False, [("token" + which, "ok: accepted"), ("recorded", f"NO: {status}: {_OURS[status]}")]

@@ -12,24 +12,34 @@ from ..history.differences import Difference, Path
 from ..history.manifest import LAST_APPLIED
 from ..history.objects import steps
 from ..history.steps import Cause, Certainty, Step
-from .past.options import CannotAnswer, moment, parser, run
+from .command_line import Parser
+from .past.options import CannotAnswer, moment, past_parser, run
 from .past.records import Journals
 from .past.selection import Select
 from .past.text import Output, changed, compared, object_text, patch_lines
 from .show.text import safe
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+EXAMPLES = """
+2h now -n shop
+"""
 
 
 def main(arguments: list[str]) -> int:
     """Print the differences; return 0, 2 for usage or where the journal cannot be read."""
-    made = parser("diff", "What differs between two times, object by object, and who did it.")
+    return run(parser(), arguments, _answer)
+
+
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = past_parser("diff", "What differs between two times, object by object, and who did it.", examples=EXAMPLES)
     made.add_argument("from_", metavar="FROM", type=moment, help="2h, 'yesterday 14:00', RFC 3339")
     made.add_argument("to", metavar="TO", type=moment, nargs="?", default="now", help="now, if it is not said")
     made.add_argument("-n", "--namespace", metavar="NS", help="only objects in this namespace")
     made.add_argument("-p", "--patch", action="store_true", help="the whole differences as YAML")
     made.add_argument("--all", action="store_true", help="also status, events and leases")
-    return run(made, arguments, _answer)
+    return made
 
 
 class _Deed(NamedTuple):

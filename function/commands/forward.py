@@ -7,6 +7,7 @@ forward --check        send one test record to each sink, and say what became of
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import logging
@@ -30,13 +31,18 @@ from ..record.review_format import ReviewFormat
 from ..serving.forwarder_process import DRAIN
 from ..serving.metrics_port import MetricsPort
 from ..startup import settings_or_exit
+from .command_line import PROGRAM, Parser, say
 from .progress import Progress
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 log = logging.getLogger("audit.forward")
 
-USAGE = "usage: python -m function forward [--once | --check]   (settings come from the environment)"
+EXAMPLES = f"""
+AUDIT_FORWARD_TO=elasticsearch AUDIT_ELASTICSEARCH_URL=https://es:9200 {PROGRAM} forward --check
+{PROGRAM} forward --once -o json
+{PROGRAM} forward
+"""
 Status = Mapping[str, Mapping[str, float]]
 Report = Callable[[Status], None]
 
@@ -48,47 +54,67 @@ STOP_SECONDS = 2.0
 
 def main(arguments: list[str]) -> int:
     """Forward; return 0, 1 where something was left or refused, 2 for a mistake in arguments or settings."""
-    if arguments not in ([], ["--once"], ["--check"], ["--supervised"]):
-        print(USAGE, file=sys.stderr)
-        return 2
-    mode = arguments[0] if arguments else ""
+    options = parser().parse_args(arguments)
     settings = settings_or_exit(os.environ)
-    if not settings.forwarding.to and not (settings.seal.witnesses and mode in ("", "--supervised")):
+    if not settings.forwarding.to and not (settings.seal.witnesses and not (options.once or options.check)):
         hint = "name the sinks to forward to; docs/forwarding.md describes each"
-        print(f"kube-audit-function: {Mistake('AUDIT_FORWARD_TO', '', 'not set', hint)}", file=sys.stderr)
+        say(str(Mistake("AUDIT_FORWARD_TO", "", "not set", hint)))
         return 2
     try:
         sinks = make_sinks(settings.forwarding)
     except SinkError as error:
-        print(f"kube-audit-function: {error} (hint: {error.hint})", file=sys.stderr)
+        say(f"{error} (hint: {error.hint})")
         return 2
     logs.configure(settings.log_level)
-    if mode == "--check":
-        return _check(sinks, settings)
+    if options.check:
+        return _check(sinks, settings, as_json=options.output == "json")
     forwarder = Forwarder(
         settings.journal.dir,
         sinks,
-        batch_seconds=0.0 if mode == "--once" else settings.forwarding.batch_seconds,
-        everything=mode == "--once",
-        witnesses=() if mode == "--once" else make_witnesses(settings.seal.witnesses),
+        batch_seconds=0.0 if options.once else settings.forwarding.batch_seconds,
+        everything=options.once,
+        witnesses=() if options.once else make_witnesses(settings.seal.witnesses),
     )
-    if mode == "--once":
-        return _once(forwarder)
-    return _forever(forwarder, settings, supervised=mode == "--supervised")
+    if options.once:
+        return _once(forwarder, as_json=options.output == "json")
+    return _forever(forwarder, settings, supervised=options.supervised)
 
 
-def _check(sinks: list[Sink], settings: Settings) -> int:
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = Parser(
+        f"{PROGRAM} forward",
+        description="Send the journal to the sinks of AUDIT_FORWARD_TO. Settings come from the environment.",
+        examples=EXAMPLES,
+        notes="docs/forwarding.md describes each sink. Exit code 1: something was not delivered; 2: a wrong setting.",
+    )
+    mode = made.add_mutually_exclusive_group()
+    mode.add_argument("--once", action="store_true", help="send all that is there, then end")
+    mode.add_argument("--check", action="store_true", help="send one test record to each sink, and say what happened")
+    mode.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)  # by `serve`
+    made.add_argument("-o", "--output", choices=["text", "json"], default="text", help="of --once and --check")
+    return made
+
+
+def _check(sinks: list[Sink], settings: Settings, *, as_json: bool) -> int:
     record_format = EventFormat() if settings.recording.format == "event" else ReviewFormat()
     trials = [try_sink(sink, record_format) for sink in sinks]
-    for sink, trial in zip(sinks, trials, strict=True):
-        print(f"{sink.name}: {trial.text}")
+    if as_json:
+        found = [
+            {"sink": sink.name, "target": sink.target, "delivered": trial.delivered, "text": trial.text}
+            for sink, trial in zip(sinks, trials, strict=True)
+        ]
+        print(json.dumps(found, indent=2))
+    else:
+        for sink, trial in zip(sinks, trials, strict=True):
+            print(f"{sink.name} ({sink.target}): {trial.text}")
     return 0 if all(trial.delivered for trial in trials) else 1
 
 
 # -- until everything is confirmed ----------------------------------------------------------------------------------
 
 
-def _once(forwarder: Forwarder) -> int:
+def _once(forwarder: Forwarder, *, as_json: bool) -> int:
     ending = _Ending()
     ending.on_signals()
     progress = Progress("records")
@@ -107,13 +133,20 @@ def _once(forwarder: Forwarder) -> int:
     forwarder.stop(STOP_SECONDS)
     progress.end()
     status = forwarder.status()
-    for sink, now in status.items():
-        summary = {name: int(now[name]) for name in ("forwarded", "rejected", "truncated", "retried")}
-        summary["left"] = int(now["lag_records"])
-        print(f"{sink}: " + ", ".join(f"{count} {name}" for name, count in summary.items()))
+    summaries = {sink: _summary(now) for sink, now in status.items()}
+    if as_json:
+        print(json.dumps([{"sink": sink} | summary for sink, summary in summaries.items()], indent=2))
+    else:
+        for sink, summary in summaries.items():
+            print(f"{sink}: " + ", ".join(f"{count} {name}" for name, count in summary.items()))
     if forwarder.elsewhere:
-        print(f"{forwarder.elsewhere} directories are with another forwarder", file=sys.stderr)
+        say(f"{forwarder.elsewhere} directories are left to another forwarder, which holds them")
     return 1 if left or forwarder.failure() or forwarder.elsewhere else 0
+
+
+def _summary(now: Mapping[str, float]) -> dict[str, int]:
+    counts = {name: int(now[name]) for name in ("forwarded", "rejected", "truncated", "retried")}
+    return counts | {"left": int(now["lag_records"])}
 
 
 # -- until asked to end ----------------------------------------------------------------------------------------------

@@ -7,20 +7,34 @@ import argparse
 from ..history.gaps import Gap, gap_of
 from ..history.objects import steps
 from ..history.steps import Cause
-from .past.options import moment, parser, run
+from .command_line import Parser
+from .past.options import moment, past_parser, run
 from .past.records import Journals
 from .past.selection import Select
 from .past.text import Output, changed, object_text
 from .show.text import safe
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+EXAMPLES = """
+-n shop --since 2h
+"""
 
 FIELDS_MAX = 5
 
 
 def main(arguments: list[str]) -> int:
     """Print the gaps; return 0 where there is none, 1 where there are, 2 for usage or an unreadable journal."""
-    made = parser("gaps", "Changes that are not in the journal: what the next review of an object shows nevertheless.")
+    return run(parser(), arguments, _answer)
+
+
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = past_parser(
+        "gaps",
+        "Changes that are not in the journal: what the next review of an object shows nevertheless.",
+        examples=EXAMPLES,
+    )
     made.add_argument("-n", "--namespace", metavar="NS", help="only objects in this namespace")
     made.add_argument(
         "--since", type=moment, default=0, metavar="TIME", help="only changes that may have been since then"
@@ -28,7 +42,7 @@ def main(arguments: list[str]) -> int:
     made.add_argument(
         "--all", action="store_true", help="also where only status, or what the server counts, has changed"
     )
-    return run(made, arguments, _answer)
+    return made
 
 
 def _answer(options: argparse.Namespace, journals: Journals, output: Output) -> int:

@@ -15,13 +15,19 @@ from ..history.manifest import LAST_APPLIED
 from ..history.steps import NOT_TOLD, Cause, Certainty, Incarnation, Step
 from ..history.values import Unreadable
 from ..record.reading import Record
+from .command_line import Parser
 from .past.named import Named
-from .past.options import CannotAnswer, kind_and_name, moment, parser, run
+from .past.options import CannotAnswer, kind_and_name, moment, past_parser, run
 from .past.records import Journals
 from .past.text import Output, changed, compared, kind_text, patch_lines
 from .show.text import safe
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+EXAMPLES = """
+deployments/web -n shop
+deploy/web -n shop --since 2h
+"""
 
 CHANGES_MAX = 5
 HEADER = ("TIME", "VERB", "USER", "GENERATION", "CHANGED")
@@ -29,7 +35,14 @@ HEADER = ("TIME", "VERB", "USER", "GENERATION", "CHANGED")
 
 def main(arguments: list[str]) -> int:
     """Print the history; return 0, 1 where there is none, 2 for usage or where the journal cannot be read."""
-    made = parser("history", "Every change of one object, newest first: when, by whom, what changed.")
+    return run(parser(), arguments, _answer)
+
+
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = past_parser(
+        "history", "Every change of one object, newest first: when, by whom, what changed.", examples=EXAMPLES
+    )
     made.add_argument(
         "object", metavar="KIND/NAME", type=kind_and_name, help="deploy/web, deployments.apps/web, Widget/w1"
     )
@@ -37,7 +50,7 @@ def main(arguments: list[str]) -> int:
     made.add_argument("-p", "--patch", action="store_true", help="below each change, the whole difference as YAML")
     made.add_argument("--all", action="store_true", help="also status updates, no-ops, and what was not stored")
     made.add_argument("--since", type=moment, default=0, metavar="TIME", help="only changes since then")
-    return run(made, arguments, _answer)
+    return made
 
 
 class _Row(NamedTuple):

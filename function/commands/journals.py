@@ -69,7 +69,7 @@ class Source:
         while low < high:  # the last segment whose first record is older
             middle = (low + high + 1) // 2
             received = self._received_at(numbers[middle], 0)[0]
-            # One without a record tells nothing: then rather too far back than too late.
+            # One without a record says nothing: rather start too early than too late.
             low, high = (middle, high) if 0 < received < since_ns else (low, middle - 1)
         if numbers:
             self._number = numbers[low]
@@ -88,6 +88,15 @@ class Source:
         with open(self._path(number), "rb") as file:
             file.seek(offset)
             return file.readline()
+
+    def place(self, number: int, offset: int) -> str:
+        """Return ``FILE:LINE`` of the line that starts at ``offset`` of segment ``number``. Raises `OSError`."""
+        lines, left = 1, offset
+        with open(self._path(number), "rb") as file:
+            while left and (block := file.read(min(left, BLOCK_BYTES))):
+                lines += block.count(b"\n")
+                left -= len(block)
+        return f"{self._path(number)}:{lines}"
 
     def remaining(self) -> int:
         """Return how many bytes are there to be read."""

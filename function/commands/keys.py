@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 
 from ..transparency.keys import SEED_BYTES, BadKey, SignerKey, parse_signer_key
+from .command_line import PROGRAM, Parser, say
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+EXAMPLES = f"""
+{PROGRAM} keys new example.com/audit --out seal.key > vkeys
+{PROGRAM} keys show seal.key
+"""
 
 _MODE = 0o600
 
 
 def main(arguments: list[str]) -> int:
     """Make or show a key; return 0, 1 where that cannot be, 2 for usage."""
-    try:
-        options = _parser().parse_args(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
+    options = parser().parse_args(arguments)
     try:
         return _new(options.name, options.out) if options.verb == "new" else _show(options.file)
     except (BadKey, UnicodeDecodeError) as error:
@@ -29,15 +30,19 @@ def main(arguments: list[str]) -> int:
         return _say(f"{error.filename}: {error.strerror}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m function keys", description="The keys that seal a journal.")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    new = verbs.add_parser("new", help="make a key: the secret into a file, the public one on standard output")
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = Parser(f"{PROGRAM} keys", description="The keys that seal a journal.", examples=EXAMPLES)
+    verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB")
+    make, print_them = EXAMPLES.strip().splitlines()
+    new = verbs.add_parser(
+        "new", examples=make, help="make a key: the secret into a file, the public one on standard output"
+    )
     new.add_argument("name", metavar="NAME", help="like a URL without its scheme: example.com/audit")
     new.add_argument("--out", metavar="FILE", required=True, help="a new file, readable by you alone")
-    show = verbs.add_parser("show", help="print the verifier keys that belong to a file of keys")
+    show = verbs.add_parser("show", examples=print_them, help="print the verifier keys that belong to a file of keys")
     show.add_argument("file", metavar="FILE")
-    return parser
+    return made
 
 
 def _new(name: str, path: str) -> int:
@@ -49,7 +54,7 @@ def _new(name: str, path: str) -> int:
         file.flush()
         os.fsync(file.fileno())
     print(verifier)
-    print(f"the secret key is in {path}; give the line above to whoever is to verify", file=sys.stderr)
+    say(f"the secret key is in {path}; give the line above to whoever is to verify")
     return 0
 
 
@@ -61,5 +66,5 @@ def _show(path: str) -> int:
 
 
 def _say(problem: str) -> int:
-    print(f"keys: {problem}", file=sys.stderr)
+    say(problem)
     return 1

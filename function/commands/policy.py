@@ -15,7 +15,15 @@ from ..policy.matching import VERBS, Decision, Matcher
 from ..policy.objects import apply
 from ..policy.policy import GroupResources, Level, Policy, Rule, Stage
 from ..review import HEAD_BYTES_MAX, BadReview, Beyond, Review, decode, degrade
+from .command_line import PROGRAM, Parser, say
 
+__all__ = ["main", "parser"]
+
+EXAMPLES = f"""
+{PROGRAM} policy check policy.yaml
+{PROGRAM} policy check policy.yaml --reviews journal/*/audit-00000000000000000001.ndjson
+{PROGRAM} policy check policy.yaml --strict -o json
+"""
 MATCHES_LENGTH_MAX = 80
 
 
@@ -25,7 +33,7 @@ def main(argv: list[str]) -> int:
     Returns the exit code. 1: the file is no valid policy (all its mistakes are on stderr), a file cannot be read,
     no line of ``--reviews`` is a review, or there are warnings under ``--strict``. 0: all is well.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     counts = None
     try:
         policy = _policy(arguments.file)
@@ -39,16 +47,18 @@ def main(argv: list[str]) -> int:
     _warn(arguments, policy.warnings)
     _print(arguments, policy, counts)
     if counts and counts.unreadable:
-        _say(f"{arguments.reviews}: {counts.unreadable} lines are no reviews; only AUDIT_FORMAT=review can be replayed")
+        say(f"{arguments.reviews}: {counts.unreadable} lines are no reviews; only AUDIT_FORMAT=review can be replayed")
     return 1 if (policy.warnings and arguments.strict) or (counts and not counts.total.records) else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m function policy")
-    check = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = Parser(f"{PROGRAM} policy", description="Check policies before they are used.", examples=EXAMPLES)
+    check = made.add_subparsers(metavar="COMMAND", required=True).add_parser(
         "check",
-        help="check an audit.k8s.io/v1 Policy file, and what it keeps of recorded reviews",
-        description="Check an audit.k8s.io/v1 Policy file.",
+        help="check an audit.k8s.io/v1 Policy file, and count what it keeps of recorded reviews",
+        description="Check an audit.k8s.io/v1 Policy file. With --reviews: count what each rule keeps and drops.",
+        examples=EXAMPLES,
     )
     check.add_argument("file", metavar="FILE", help="the policy, YAML or JSON")
     check.add_argument(
@@ -56,9 +66,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="recorded reviews, one a line (a journal segment; - is stdin): count what each rule keeps of them",
     )
-    check.add_argument("--output", choices=("table", "json"), default="table")
+    check.add_argument("-o", "--output", choices=("table", "json"), default="table")
     check.add_argument("--strict", action="store_true", help="fail on warnings too, such as unknown fields")
-    return parser
+    return made
 
 
 def _policy(path: str) -> Policy:
@@ -68,7 +78,7 @@ def _policy(path: str) -> Policy:
 
 def _refused(arguments: argparse.Namespace, mistakes: list[str]) -> int:
     for mistake in mistakes:
-        _say(f"{arguments.file}: {mistake}")
+        say(f"{arguments.file}: {mistake}")
     if arguments.output == "json":
         _print_json({"file": arguments.file, "valid": False, "mistakes": mistakes})
     return 1
@@ -76,11 +86,7 @@ def _refused(arguments: argparse.Namespace, mistakes: list[str]) -> int:
 
 def _warn(arguments: argparse.Namespace, warnings: Iterable[str]) -> None:
     for warning in warnings:
-        _say(f"{arguments.file}: warning: {warning}")
-
-
-def _say(message: str) -> None:
-    sys.stderr.write(f"{message}\n")
+        say(f"{arguments.file}: warning: {warning}")
 
 
 @dataclass(slots=True)

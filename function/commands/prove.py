@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-import sys
 
 from ..evidence.proving import CannotProve, Proven, prove
 from ..transparency.note import Malformed
 from ..transparency.proof import SUFFIX
+from .command_line import PROGRAM, Parser, say
 from .journals import sources
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+EXAMPLES = f"""
+{PROGRAM} prove /journal 87008bc2-1634-408f-a0c1-14300d18c1d9 --out evidence
+"""
 
 
 def main(arguments: list[str]) -> int:
     """Write the proofs; return 0, 1 where there is no such entry or no checkpoint covers it, 2 for usage."""
-    parser = argparse.ArgumentParser(
-        "python -m function prove",
-        description="Prove one review's entry: writes UID.tlog-proof (c2sp.org/tlog-proof) and the line, UID.json. "
-        "`verify --proof UID.tlog-proof --key VKEY` needs nothing else.",
-    )
-    parser.add_argument("journal", metavar="JOURNAL")
-    parser.add_argument("uid", metavar="UID", help="of the review: request.uid, or auditID of our Events")
-    parser.add_argument("--out", default=".", metavar="DIR", help="where to write; default: here")
-    try:
-        options = parser.parse_args(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
+    options = parser().parse_args(arguments)
     try:
         found = [one for path in sources([options.journal]) for one in prove(path, options.uid)]
         if not found:
@@ -36,12 +28,26 @@ def main(arguments: list[str]) -> int:
         for number, one in enumerate(found, start=1):
             _write(options.out, f"{options.uid}{f'-{number}' if number > 1 else ''}", one)
     except (CannotProve, Malformed) as error:
-        print(f"prove: {options.uid}: {error}", file=sys.stderr)
+        say(f"{options.uid}: {error}")
         return 1
     except OSError as error:
-        print(f"prove: {error.filename or options.journal}: {error.strerror or error}", file=sys.stderr)
+        say(f"{error.filename or options.journal}: {error.strerror or error}")
         return 2
     return 0
+
+
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = Parser(
+        f"{PROGRAM} prove",
+        description="Prove one review's entry: writes UID.tlog-proof (c2sp.org/tlog-proof) and the line, UID.json. "
+        "`verify --proof UID.tlog-proof --key VKEY` needs nothing else.",
+        examples=EXAMPLES,
+    )
+    made.add_argument("journal", metavar="JOURNAL")
+    made.add_argument("uid", metavar="UID", help="of the review: request.uid, or auditID of our Events")
+    made.add_argument("--out", default=".", metavar="DIR", help="where to write; default: here")
+    return made
 
 
 def _write(directory: str, name: str, one: Proven) -> None:

@@ -18,20 +18,36 @@ from ..history.objects import Objects
 from ..history.steps import Step
 from ..report.figures import LISTED_MAX, FailedOpen, Figures
 from ..version import VERSION
-from .past.options import JOURNAL, CannotAnswer, moment, parser, run
+from .command_line import Parser, default_journal, say
+from .past.options import CannotAnswer, moment, past_parser, run
 from .past.records import Journals
 from .past.selection import Select
 from .past.text import Output
 from .reconcile.indexing import What
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+EXAMPLES = """
+--since 24h -o audit.html
+--since 'yesterday 14:00' --until 'yesterday 16:00' --native audit.log -o incident.html
+"""
 
 ROWS_MAX = 100_000
 
 
 def main(arguments: list[str]) -> int:
     """Write the report; return 0, 1 where there is nothing to report, 2 for usage or what cannot be read or written."""
-    made = parser("report", "What happened in some hours, as one self-contained HTML file.", "docs/report.md has more.")
+    return run(parser(), arguments, _answer)
+
+
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = past_parser(
+        "report",
+        "What happened in some hours, as one self-contained HTML file for a browser.",
+        "docs/report.md says what is in it.",
+        examples=EXAMPLES,
+    )
     made.add_argument("--since", type=moment, default="24h", metavar="TIME", help="from then on (default: 24h)")
     made.add_argument("--until", type=moment, default="now", metavar="TIME", help="before then (default: now)")
     made.add_argument("-o", "--output", default="-", metavar="FILE", help="where it goes (default: standard output)")
@@ -52,7 +68,7 @@ def main(arguments: list[str]) -> int:
     made.add_argument(
         "--rows", type=_count, default=ROWS_MAX, metavar="N", help=f"at most so many records singly ({ROWS_MAX})"
     )
-    return run(made, arguments, _answer)
+    return made
 
 
 def _count(text: str) -> int:
@@ -130,10 +146,9 @@ def _write(options: argparse.Namespace, journals: Journals, figures: Figures) ->
         sys.stdout.buffer.write(text)
         return
     _write_file(options.output, text)
-    print(
+    say(
         f"{options.output}: {figures.total:,} records, {len(text) / 1e6:.1f} MB"
-        + (f"; {figures.rows.left_out:,} of them counted, and not listed" if figures.rows.left_out else ""),
-        file=sys.stderr,
+        + (f"; {figures.rows.left_out:,} of them counted, and not listed" if figures.rows.left_out else "")
     )
 
 
@@ -143,7 +158,7 @@ def _failed_open(options: argparse.Namespace) -> tuple[list[FailedOpen], int]:
 
     try:
         found, total = failed_open(
-            options.journal or [os.environ.get(JOURNAL) or "journal"],
+            options.journal or [default_journal()],
             options.native,
             webhook=options.webhook,
             cluster=options.cluster,

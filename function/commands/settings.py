@@ -2,34 +2,64 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
 from ..configuration.settings import Setting, SettingsError
 from ..startup import every_setting, load
+from .command_line import PROGRAM, Parser, say, write_table
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+EXAMPLES = f"""
+{PROGRAM} settings
+{PROGRAM} settings -o json | jq -r '.[] | select(.value != .default) | .name'
+kubectl -n kube-audit-function exec deploy/kube-audit-function -- {PROGRAM} settings
+"""
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table; return 1 where the environment holds a mistake (each is printed), else 0."""
-    if arguments not in ([], ["--markdown"]):
-        print("usage: python -m function settings [--markdown]", file=sys.stderr)
-        return 2
-    if arguments:
-        print(markdown())
+    """Print the table; return 1 where the environment holds a mistake (each is on standard error), else 0."""
+    output = parser().parse_args(arguments).output
+    if output == "markdown":
+        sys.stdout.write(markdown() + "\n")
         return 0
-    rows = [("NAME", "VALUE", "DEFAULT", "MEANING")]
-    rows += [(s.name, _shown(s), s.default, s.meaning) for s in every_setting()]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + "  " + row[3])
+    if output == "json":
+        sys.stdout.write(json.dumps([_object(setting) for setting in every_setting()], indent=2) + "\n")
+    else:
+        rows = [("NAME", "VALUE", "DEFAULT", "MEANING")]
+        write_table(rows + [(s.name, _shown(s), s.default, s.meaning) for s in every_setting()])
+    sys.stdout.flush()
     try:
         load(os.environ)
     except SettingsError as error:
-        print("", *error.mistakes, sep="\n", file=sys.stderr)
+        for mistake in error.mistakes:
+            say(str(mistake))
         return 1
     return 0
+
+
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = Parser(
+        f"{PROGRAM} settings",
+        description="Print every setting of the environment: value in force, default, meaning. "
+        "Secret values are not shown.",
+        examples=EXAMPLES,
+        notes="Exit code 1: the environment holds a mistake; each is on standard error, with a hint.",
+    )
+    made.add_argument("-o", "--output", choices=["table", "json", "markdown"], default="table")
+    return made
+
+
+def _object(setting: Setting) -> dict[str, str]:
+    return {
+        "name": setting.name,
+        "value": _shown(setting),
+        "default": setting.default,
+        "meaning": setting.meaning,
+    }
 
 
 def _shown(setting: Setting) -> str:
@@ -38,7 +68,7 @@ def _shown(setting: Setting) -> str:
 
 
 def markdown() -> str:
-    """Return the table of README.md."""
+    """Return the table of docs/settings.md."""
     lines = ["| Name | Default | Meaning |", "|---|---|---|"]
     lines += [f"| `{s.name}` | {f'`{s.default}`' if s.default else 'none'} | {s.meaning} |" for s in every_setting()]
     return "\n".join(lines)

@@ -7,7 +7,6 @@ import concurrent.futures
 import functools
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -21,9 +20,16 @@ from ..evidence.verification import Proved, Verification, verify
 from ..journal.evidence import is_sealed
 from ..journal.segments import segment_number
 from ..transparency.keys import BadKey, VerifierKey, parse_verifier_key
+from .command_line import PROGRAM, Parser, say, stop_writing
 from .progress import Progress
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+EXAMPLES = f"""
+{PROGRAM} verify /journal --key vkeys
+{PROGRAM} verify /journal --key vkeys --anchors native-audit.log witness.checkpoints
+{PROGRAM} verify --proof 87008bc2.tlog-proof --key vkeys
+"""
 
 BLOCK_BYTES = 1 << 20
 PROGRESS_AFTER_SECONDS = 2.0
@@ -34,17 +40,15 @@ CODES = {"proved": 0, "not proved": 1, "cannot tell": 2}
 
 def main(arguments: list[str]) -> int:
     """Verify; return 0 where all is proved, 1 where it is not, 2 where that cannot be told, 130 interrupted."""
-    try:
-        options = _parser().parse_args(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
+    options = parser().parse_args(arguments)
+    options.json = options.json or options.output == "json"
     try:
         keys = Keys(_keys(options.key), _keys(options.old_key))
         return _verify_proofs(options, keys) if options.proof else _verify_journals(options, keys)
     except BadKey as error:
         return _say(str(error))
     except BrokenPipeError:  # the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stop_writing()
         return 2
     except OSError as error:
         return _say(f"{error.filename or 'the journal'}: {error.strerror or error}")
@@ -52,28 +56,30 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m function verify",
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = Parser(
+        f"{PROGRAM} verify",
         description="Recompute a sealed journal, and compare it with all that was signed for it.",
-        epilog="exit code: 0 proved, 1 not proved, 2 cannot tell; docs/evidence.md says against whom it proves what",
+        examples=EXAMPLES,
+        notes="Exit code: 0 proved, 1 not proved, 2 cannot tell. docs/evidence.md says against whom it proves what.",
     )
-    parser.add_argument("journals", nargs="*", metavar="JOURNAL", help="a journal's directory, or one process's in it")
-    parser.add_argument(
+    made.add_argument("journals", nargs="*", metavar="JOURNAL", help="a journal's directory, or one process's in it")
+    made.add_argument(
         "--key",
         action="append",
         default=[],
         metavar="VKEY",
         help="a verifier key, of the function or of a witness, or a file of them; may be repeated",
     )
-    parser.add_argument(
+    made.add_argument(
         "--old-key",
         action="append",
         default=[],
         metavar="VKEY",
         help="one that was replaced: it counts only where no newer key had taken its place",
     )
-    parser.add_argument(
+    made.add_argument(
         "--anchors",
         nargs="+",
         action="extend",
@@ -81,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="native audit logs, exports of sinks, files of checkpoints: what was kept elsewhere",
     )
-    parser.add_argument(
+    made.add_argument(
         "--proof",
         nargs="+",
         action="extend",
@@ -89,9 +95,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="verify .tlog-proof files, each with its entry beside it (.json)",
     )
-    parser.add_argument("--jobs", type=int, default=0, metavar="N", help="processes to use; default: one a core")
-    parser.add_argument("--json", action="store_true", help="say it in JSON")
-    return parser  # fmt: skip
+    made.add_argument("--jobs", type=int, default=0, metavar="N", help="processes to use; default: one a core")
+    made.add_argument("-o", "--output", choices=["text", "json"], default="text")
+    made.add_argument("--json", action="store_true", help="the same as -o json")
+    return made
 
 
 def _keys(texts: Sequence[str]) -> list[VerifierKey]:
@@ -235,5 +242,5 @@ def _verify_proofs(options: argparse.Namespace, keys: Keys) -> int:
 
 
 def _say(problem: str) -> int:
-    print(f"verify: {problem}", file=sys.stderr)
+    say(problem)
     return 2

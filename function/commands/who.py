@@ -7,13 +7,18 @@ from collections import Counter
 
 from ..history.accounts import Account
 from ..history.kinds import resource_text
-from .past.options import CannotAnswer, moment, parser, run
+from .command_line import Parser
+from .past.options import CannotAnswer, moment, past_parser, run
 from .past.records import Journals
 from .past.selection import Select
 from .past.text import Output
 from .show.text import safe
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+EXAMPLES = """
+alice --since 1d
+"""
 
 VERBS = ("create", "update", "patch", "delete", "deletecollection")
 BAR_WIDTH = 40
@@ -21,14 +26,23 @@ BAR_WIDTH = 40
 
 def main(arguments: list[str]) -> int:
     """Print the counts; return 0, 1 where the account did nothing, 2 for usage or an unreadable journal."""
-    made = parser("who", "What an account did: counts by verb, kind and namespace, by hour, first and last seen.")
+    return run(parser(), arguments, _answer)
+
+
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = past_parser(
+        "who",
+        "What an account did: counts by verb, kind and namespace, by hour, first and last seen.",
+        examples=EXAMPLES,
+    )
     made.add_argument("user", metavar="USER", help="the account; * stands for anything")
     made.add_argument("-n", "--namespace", metavar="NS", help="only in this namespace")
     made.add_argument("--since", type=moment, default=0, metavar="TIME", help="only what was done since then")
     made.add_argument(
         "--new", action="store_true", help="only kinds and namespaces that the account touched for the first time"
     )
-    return run(made, arguments, _answer)
+    return made
 
 
 def _answer(options: argparse.Namespace, journals: Journals, output: Output) -> int:

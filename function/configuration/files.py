@@ -180,7 +180,7 @@ class Configuration:
 def _policy(what: str, data: bytes) -> policy.Policy:
     loaded = policy.load(data)
     for warning in loaded.warnings:
-        log.warning("%s: %s", what, warning, extra={"hint": "the API server would say the same of this file"})
+        log.warning("%s: %s", what, warning, extra={"hint": "kube-apiserver gives the same warning for this file"})
     return loaded
 
 

@@ -1,7 +1,7 @@
 """The environment to frozen structs (cheaper to define than dataclasses); every mistake at once, each with its hint.
 
-`CORE` and the settings beside each sink are the promise: names, defaults and meanings. README's table is checked
-against them.
+`CORE` and the settings beside each sink and in `watching` are the promise: names, defaults and meanings. README's table
+is checked against them.
 """
 
 from __future__ import annotations
@@ -118,6 +118,7 @@ class Settings(msgspec.Struct, frozen=True):
     seal: SealSettings
     forwarding: ForwardingSettings
     log_level: str
+    watching: Any = None  # the own settings of `watch`, as its room reads them; None where it is not run
 
 
 class Mistake(NamedTuple):
@@ -157,10 +158,10 @@ Filled = TypeVar("Filled", bound=msgspec.Struct)
 
 
 class SinkSettings(NamedTuple):
-    """What one sink reads of the environment; it stands beside the sink, in the same module.
+    """What one sink, or `watch`, reads of the environment; it stands beside it.
 
     ``read`` returns the sink's own settings, made of all values. ``mistakes`` returns those that no setting shows by
-    itself; its second argument says whether the sink is forwarded to.
+    itself; its second argument says whether the sink is forwarded to, or `watch` is run.
     """
 
     settings: tuple[Setting, ...]
@@ -172,26 +173,35 @@ class SinkSettings(NamedTuple):
 SinkTable = Mapping[str, Callable[[], SinkSettings]]
 
 
-def load(environ: Mapping[str, str], sinks: SinkTable) -> Settings:
-    """Return the settings in ``environ``. An empty value counts as unset. Raises `SettingsError`."""
+def load(
+    environ: Mapping[str, str], sinks: SinkTable, watching: Callable[[], SinkSettings], *, watches: bool
+) -> Settings:
+    """Return the settings in ``environ``. An empty value counts as unset. Raises `SettingsError`.
+
+    ``watching`` are the settings of `watch`; ``watches`` says whether that is run.
+    """
     values, wrong = _parsed(CORE, environ)
     to = [name for name in values["AUDIT_FORWARD_TO"] if name in sinks]
     if len(to) < len(values["AUDIT_FORWARD_TO"]):
         problem, hint = f"not a list of {', '.join(sinks)}, each once", "docs/forwarding.md describes each"
         wrong.append(Mistake("AUDIT_FORWARD_TO", environ["AUDIT_FORWARD_TO"], problem, hint))
-    needed = {name: sinks[name]() for name in (to if _is_all_core(environ) else sinks)}
-    for sink in needed.values():
+    is_all_core = _is_all_core(environ)
+    needed = {name: sinks[name]() for name in (to if is_all_core else sinks)}
+    watch = None if is_all_core and not watches else watching()
+    for sink in (*needed.values(), *([watch] if watch else [])):
         more, more_wrong = _parsed(sink.settings, environ)
         values |= more
         wrong += more_wrong
     unknown = [
-        _unknown(name, sinks)
+        _unknown(name, every(sinks, watching))
         for name in environ
         if name.startswith("AUDIT_") and not _is_known(name, values, environ[name])
     ]
     wrong = unknown + wrong + _contradictions(values)
     for name, sink in needed.items():
         wrong += sink.mistakes(values, name in to)
+    if watch is not None:
+        wrong += watch.mistakes(values, watches)
     if wrong:
         raise SettingsError(wrong)
     return Settings(
@@ -203,12 +213,13 @@ def load(environ: Mapping[str, str], sinks: SinkTable) -> Settings:
             ForwardingSettings, "FORWARD", values, sinks={name: needed[name].read(values) for name in to}
         ),
         log_level=values["AUDIT_LOG_LEVEL"],
+        watching=watch.read(values) if watch is not None and watches else None,
     )
 
 
-def every(sinks: SinkTable) -> tuple[Setting, ...]:
-    """Return every setting there is, the core's and those of all sinks."""
-    return (*CORE, *(setting for sink in sinks.values() for setting in sink().settings))
+def every(sinks: SinkTable, watching: Callable[[], SinkSettings]) -> tuple[Setting, ...]:
+    """Return every setting there is, the core's, those of all sinks and those of `watch`."""
+    return (*CORE, *(setting for sink in sinks.values() for setting in sink().settings), *watching().settings)
 
 
 def _parsed(settings: Iterable[Setting], environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Mistake]]:
@@ -290,10 +301,10 @@ def _is_known(name: str, known: Container[str], value: str) -> bool:
     return bool(_SERVICE_LINK.fullmatch(name)) and (not is_port or "://" in value)
 
 
-def _unknown(name: str, sinks: SinkTable) -> Mistake:
+def _unknown(name: str, known: Iterable[Setting]) -> Mistake:
     import difflib  # noqa: PLC0415 - only a mistake needs it
 
-    near = difflib.get_close_matches(name, [setting.name for setting in every(sinks)], n=1, cutoff=0.0)
+    near = difflib.get_close_matches(name, [setting.name for setting in known], n=1, cutoff=0.0)
     return Mistake(
         name, "", "there is no such setting", f"did you mean {near[0]}? `python -m function settings` lists all"
     )
@@ -344,7 +355,7 @@ CORE: tuple[Setting, ...] = (
             "digests",
             readable_file, FILE_HINT),
     Setting("AUDIT_CHANGES", "0", "`1` adds what an update changed (JSON Patch); `only` also leaves oldObject out",
-            one_of("0", "1", "only"), "docs/events.md has examples"),
+            one_of("0", "1", "only"), "docs/changes.md has examples"),
     Setting("AUDIT_EVENT_STATUS", "none", "`inferred` adds a responseStatus to events, marked as inferred (for Falco)",
             one_of("none", "inferred"), "docs/events.md says what is inferred"),
     Setting("AUDIT_SEAL_KEY_FILE", "", "seal the journal: sign checkpoints of it with the keys in this file (`keys "

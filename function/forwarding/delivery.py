@@ -163,7 +163,7 @@ class Delivery:
         seconds = max(course.backoff.next(course.caller.backoff_max()), after)
         if seconds >= LOGGED_SECONDS:
             self._log.warning(
-                "forward: %s takes nothing just now (%s)",
+                "forward: %s is not taking records (%s)",
                 self._sink.name,
                 retries[0].reason if retries else "unknown",
                 extra={"hint": "records are kept in the journal, and tried for as long as it takes"},
@@ -342,7 +342,7 @@ class Delivery:
         self.tally.rejected[category] += 1
         what = "fails on a record, and takes others" if category == "failing" else "refuses a record for good"
         self._log.error(
-            "forward: %s %s; it is set aside",
+            "forward: %s %s; it was set aside",
             self._sink.name,
             what,
             extra={"hint": f"see {self._rejected.path}", "details": record_id},

@@ -131,7 +131,7 @@ class Forwarder:
             except FileNotFoundError:
                 continue  # the next scan sees that it is gone
             except OSError as error:
-                log.error("forward: cannot look after %s: %s", directory.path, error.strerror)
+                log.error("forward: cannot check %s: %s", directory.path, error.strerror)
                 continue
             if not kept:
                 log.error(
@@ -339,7 +339,7 @@ class Forwarder:
         return known[1]
 
     def _received(self, path: str, position: checkpoints.Position) -> float:
-        """Return when the first record behind ``position`` was received, 0 where that cannot be told."""
+        """Return when the first record behind ``position`` was received, 0 where that is unknown."""
         reader = Reader(path, position, self._files)
         with contextlib.suppress(OSError, reading.NotARecord, IndexError):
             try:

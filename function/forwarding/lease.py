@@ -77,7 +77,7 @@ class Lease:
         owner = self._files.read(fd, _OWNER_BYTES_MAX, 0).decode(errors="replace")
         machine = owner.partition(" ")[0]
         if not owner or (locked and machine and machine == self._machine):
-            return True  # on the machine of the last owner the lock alone tells
+            return True  # on the machine of the last owner the lock alone decides
         return time.time() - self._files.status(fd).modified_ns / 1e9 > STALE_SECONDS
 
     def _write(self, fd: int) -> None:
@@ -93,7 +93,7 @@ class Lease:
 
 
 def _machine() -> str:
-    """Return what tells running kernels apart: locks always work between the processes of one."""
+    """Return what distinguishes running kernels: locks always work between the processes of one."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()

@@ -89,6 +89,7 @@ class Sink(Protocol):
     """A backend. One thread uses it; `send` may block for half a minute at most."""
 
     name: str
+    target: str  # the host that records go to, for people
     bounds: BatchBounds
 
     def open(self) -> None:

@@ -108,7 +108,7 @@ class WitnessWorker:
         except (FileNotFoundError, Malformed):
             return  # retention was faster; or it is no checkpoint, which `verify` says
         except (OSError, ValueError) as error:
-            self._fail(f"no proof for {directory}: {error}", "it is tried again; check the volume")
+            self._fail(f"no proof for {directory}: {error}", "it will be retried; check the volume")
             is_done = False
         if is_done:
             self._waits.pop(directory, None)

@@ -138,7 +138,7 @@ class Worker:
             except ConnectionError as error:
                 self._log.warning("forward: %s is not there yet: %s", self.sink.name, error)
             except Exception:  # noqa: BLE001 - logged; one sink's mistake must not end the others: it starts again
-                self._log.exception("forward: %s met an error of its own", self.sink.name)
+                self._log.exception("forward: internal error while forwarding to %s", self.sink.name)
             finally:
                 with contextlib.suppress(Exception):  # nothing of it matters any more
                     self.sink.close()
@@ -165,7 +165,7 @@ class Worker:
             try:
                 channel.fill(self.sink.bounds.bytes_max)
             except OSError as error:
-                hint = "it is tried again; check the volume"
+                hint = "it will be retried; check the volume"
                 self._log.error("forward: cannot read %s: %s", channel.directory, error.strerror, extra={"hint": hint})
             if self._is_due(channel):
                 busy = True

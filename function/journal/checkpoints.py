@@ -27,7 +27,7 @@ _CHECKPOINT = re.compile(r"([a-z][a-z0-9-]{0,62})\.json")
 class Position(NamedTuple):
     """Behind a whole line: segment number, bytes and lines of that segment before it, and `mark_of` the last line.
 
-    The mark tells when a segment is not what it was: a writer cuts a failed write back, and goes on there.
+    The mark shows when a segment was changed: a writer cuts a failed write back, and goes on there.
     """
 
     segment: int

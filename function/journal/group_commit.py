@@ -1,6 +1,6 @@
 """Group commit: records that wait together share one write and one fdatasync.
 
-The event loop gathers what its turn brings, one thread stores it and tells the loop once for the whole group. The
+The event loop gathers what its turn brings, one thread stores it and notifies the loop once for the whole group. The
 loop itself never touches the disk, so a disk that hangs blocks no health probe: it only lets deadlines pass.
 """
 
@@ -32,7 +32,7 @@ GROUP_BYTES_MAX = 8 << 20
 EXPIRY_SECONDS = 0.025
 # After a mistake of the store, before it is asked what is due.
 SURPRISED_SECONDS = 1.0
-_OWN_ERROR = "journal: the writer thread met an error of its own"
+_OWN_ERROR = "journal: internal error in the writer thread"
 
 
 class StorageFailed(Exception):  # noqa: N818 - named after what happened; the caller answers 500
@@ -200,7 +200,7 @@ class Journal:
         self._expiry = self._loop.call_later(EXPIRY_SECONDS, self._expire) if self._taken else None
 
     def _settle(self, entries: Iterable[Entry], error: Exception | None) -> None:
-        """Tell each who waits, once, and let go of the lines."""
+        """Notify each waiter once, and drop the lines."""
         for entry in entries:
             if entry.line is not None:
                 entry.line = None

@@ -118,7 +118,7 @@ class Reader:
             self._durable = seen
         if not self._stands(size):
             log.warning(
-                "journal: segment %d of %s is not what it was: reading it again from its start",
+                "journal: segment %d of %s was cut or replaced: reading it again from its start",
                 self._segment,
                 self.directory,
                 extra={"hint": "duplicates with the same ids follow; the disk was full, or lost data in a crash"},

@@ -51,7 +51,7 @@ def _elapsed() -> float:
 
 
 class Usage(Protocol):
-    """What a sweep tells: totals in bytes, and what it found or let go."""
+    """What a sweep reports: totals in bytes, and what it found or removed."""
 
     def measured(self, *, segments: int, journal_bytes: int, free_bytes: int) -> None: ...
     def removed(self, segments: int) -> None: ...
@@ -315,7 +315,7 @@ class Retention:
         if lost:
             self._usage.lost("retention", lost)
             log.error(
-                "journal: %d records went that a sink has not confirmed: %s",
+                "journal: retention removed %d records that a sink has not confirmed: %s",
                 lost,
                 segment.path,
                 extra={"hint": "raise AUDIT_JOURNAL_BYTES_MAX, or see why the sink is behind"},
@@ -353,7 +353,7 @@ class Retention:
             except OSError as error:
                 log.error("journal: retention cannot read %s: %s", self._journal_dir, error.strerror)
             except Exception:  # retention must outlive every surprise, or the disk fills
-                log.exception("journal: retention met an error of its own")
+                log.exception("journal: internal error in retention")
             self._wake.wait(SWEEP_SECONDS)
 
 

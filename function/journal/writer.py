@@ -106,7 +106,7 @@ class Writer:
     """The only writer of one process directory. Not thread-safe: one thread owns it.
 
     ``journal_dir`` may be missing: directory and segment appear with the first record. ``random`` returns the
-    eight hexadecimal digits of a directory's name, ``now`` the time in it; ``on_cut`` is told which segment was closed,
+    eight hexadecimal digits of a directory's name, ``now`` the time in it; ``on_cut`` is called with the closed segment
     and its records; and ``sealer``, where there is one, all that a tree over the lines must know.
     """
 
@@ -536,7 +536,7 @@ class StdoutWriter:
             self._observer.wrote(stored, sum(map(len, lines)))
         except OSError as error:
             self._observer.failed("io")
-            log.error("journal: cannot write to stdout: %s", error, extra={"hint": "who reads our stdout?"})
+            log.error("journal: cannot write to stdout: %s", error, extra={"hint": "check what reads standard output"})
         return stored
 
     def tick(self) -> float:

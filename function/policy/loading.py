@@ -222,7 +222,7 @@ class _Document:
         return [text for text in texts if text is not None]
 
     def _string(self, value: object, path: str) -> str | None:
-        """Return the string, empty for null, None for a mistake (so that one mistake is told once)."""
+        """Return the string, empty for null, None for a mistake (so that one mistake is reported once)."""
         if value is None:
             return ""
         if isinstance(value, str):

@@ -4,7 +4,7 @@ Follows the API server's checker (``k8s.io/apiserver`` pkg/audit/policy/checker.
 the API server judges, so its attributes are rebuilt first:
 
 * CREATE, DELETE and CONNECT are the verbs ``create``, ``delete`` and ``create``; a DELETE without a name is one
-  object of a ``deletecollection``. An UPDATE may have been a PATCH, which admission is not told: a rule that lists
+  object of a ``deletecollection``. An UPDATE may have been a PATCH, which admission does not show: a rule that lists
   either ``update`` or ``patch`` matches it.
 * A POST to a collection carries no name, and a POST of a Namespace no namespace; admission fills both in, so both
   are left out again. ``resourceNames`` hence never match a plain CREATE, and never a ``deletecollection``.

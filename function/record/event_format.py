@@ -16,14 +16,14 @@ from . import request_uri
 from .timestamps import microseconds
 from .verb import Metadata, metadata, verb_of
 
-__all__ = ["PREFIX", "EventFormat"]
+__all__ = ["EVENT_BYTES_MAX", "HEAD_BYTES", "PREFIX", "EventFormat"]
 
 # Of the annotations that are ours.
 PREFIX = "kube-audit-function/"
 
 # Falco refuses events over 256 KiB. The old object is what we add to an event; it is left out before the limit.
 EVENT_BYTES_MAX = 256 << 10
-_HEAD_BYTES = 8 << 10  # more than all the other fields
+HEAD_BYTES = 8 << 10  # more than all the other fields
 
 _NULL = b"null"
 _NO_METADATA = Metadata()
@@ -62,7 +62,7 @@ class EventFormat:
         body = _request_object(review) if with_objects else b""
         if not with_objects:
             changes = None
-        old_object = _old_object(review, EVENT_BYTES_MAX - _HEAD_BYTES - len(body)) if with_objects else None
+        old_object = _old_object(review, EVENT_BYTES_MAX - HEAD_BYTES - len(body)) if with_objects else None
         return b'%b"level":%b,"auditID":%b,%b"requestURI":"%b","verb":"%b","user":%b,"objectRef":%b%b%b,%b}\n' % (
             b'{"kind":"Event","apiVersion":"audit.k8s.io/v1",',
             _encode(level),
@@ -91,7 +91,7 @@ def _stage(request: Request, omit_stages: Collection[str]) -> bytes:
 
 
 class _Facts(msgspec.Struct, gc=False):
-    """What a review tells of its request."""
+    """What a review shows of its request."""
 
     verb: str
     uri: str  # percent-encoded: ASCII without quotes
@@ -166,7 +166,7 @@ def _facts_of(review: Review) -> _Facts:
 def _written(request: Request, manager: str) -> Metadata:
     """Return the new object's metadata, where it can tell anything: objects are large, and parsed only then.
 
-    From the request's own object: what policy and redaction have removed still tells how it was written, and none
+    From the request's own object: what policy and redaction have removed still shows how it was written, and none
     of it is copied but names, uid and resourceVersion.
     """
     if request.operation == "UPDATE":

@@ -1,8 +1,8 @@
 """A line of the journal to a value: the only code that does it, for sinks, ``show``, ``render`` and all other readers.
 
 `read` takes a line in the review format (kube-audit-rest's included) or in the event format, degraded or not, and gives
-the same answer to the same question whichever format it is in. Cheap where little is asked: a line is scanned once, and
-the objects in it are decoded only when somebody wants them (pure).
+the same answer to the same question whichever format it is in; what a watch observed is read as well. Cheap where
+little is asked: a line is scanned once, and the objects in it are decoded only when somebody wants them (pure).
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from msgspec import Raw
 
 from ..changes import changes as changes_between
 from ..review import API_VERSION, KIND, NULL, Degraded, Request, Resource, Review
-from . import request_uri
+from . import observation, request_uri
 from .event_format import PREFIX
+from .observation import Change, Manager, Observation
 from .verb import Metadata, metadata, verb_of
 
-__all__ = ["NotARecord", "ObjectReference", "Record", "ReviewRecord", "read"]
+__all__ = ["NotARecord", "ObjectReference", "ObservationRecord", "Observed", "Record", "ReviewRecord", "read"]
 
 
 class NotARecord(ValueError):  # noqa: N818 - named after what it is; the caller counts it, or sets it aside, and goes on
@@ -46,8 +47,16 @@ class ObjectReference(NamedTuple):
     name: str
 
     def path(self) -> str:
-        """Return ``group/resource/namespace/name``: what tells objects apart."""
+        """Return ``group/resource/namespace/name``: what distinguishes objects."""
         return f"{self.group}/{self.resource}/{self.namespace}/{self.name}"
+
+
+class Observed(NamedTuple):
+    """What a watch saw of an object, and whether it watched when that happened; ``managers`` by managedFields."""
+
+    change: Change
+    watching: bool
+    managers: tuple[Manager, ...]
 
 
 class Record(ABC):
@@ -56,10 +65,14 @@ class Record(ABC):
     ``line`` is without its line break, ``received`` RFC 3339 in UTC as the line spells it, and ``operation``
     admission's: CREATE, UPDATE, DELETE or CONNECT. ``degraded`` says why the record holds only the head of its review,
     or is empty.
+
+    What a watch saw is no request: ``operation`` is OBSERVED, ``user`` is empty, ``received`` is when it was seen, and
+    ``observed`` says the rest. It is None for all other records.
     """
 
     is_event: ClassVar[bool]
     truncated = False
+    observed: Observed | None = None
     line: bytes
     received: str
     uid: str
@@ -106,6 +119,16 @@ class Record(ABC):
     @abstractmethod
     def changes(self) -> bytes:
         """The JSON Patch that was recorded, empty where there is none."""
+
+    @property
+    @abstractmethod
+    def groups(self) -> tuple[str, ...]:
+        """The user's groups."""
+
+    @property
+    @abstractmethod
+    def connect_options(self) -> dict[str, list[str]]:
+        """What a CONNECT asked for, as the record has it: ``command`` and ``container`` of an exec, each a list."""
 
     @property
     def outcome(self) -> bool | None:
@@ -163,6 +186,8 @@ def read(line: bytes) -> Record:
         return ReviewRecord(text, fields, fields.request)
     if fields.kind == "Event" and fields.apiVersion.startswith("audit.k8s.io/") and fields.auditID:
         return EventRecord(text, fields)
+    if fields.observation is not None and fields.kind == observation.KIND:
+        return ObservationRecord(text, fields, fields.observation)
     raise NotARecord("JSON, but neither an AdmissionReview nor an audit Event")
 
 
@@ -220,6 +245,14 @@ class ReviewRecord(Record):
     def changes(self) -> bytes:
         return bytes(self._fields.changes)
 
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        return _groups(bytes(_source(self.line).request), "userInfo")
+
+    @cached_property
+    def connect_options(self) -> dict[str, list[str]]:
+        return request_uri.connection_options(self.new_object) if self.operation == "CONNECT" else {}
+
     def review(self) -> Review:
         """Return the review that the record was made of, as far as it was recorded. Raises `NotARecord`."""
         try:
@@ -259,6 +292,8 @@ class EventRecord(Record):
         self.operation = notes.operation or _operation(fields.verb, reference.subresource)
         self._notes = notes
         self._fields = fields
+        if notes.observed and self.operation == observation.OPERATION:
+            self.observed = _observed_of(notes)
         if notes.checkpoint:  # a tree's: its copies differ in when they were read
             self.__dict__["id"] = self.uid
 
@@ -313,6 +348,70 @@ class EventRecord(Record):
     def old_object(self) -> bytes | Raw:
         return _unquoted(self._notes.old_object) or b"null"
 
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        return _groups(self.line, "user")
+
+    @cached_property
+    def connect_options(self) -> dict[str, list[str]]:
+        return request_uri.query_options(self._fields.requestURI) if self.operation == "CONNECT" else {}
+
+
+class ObservationRecord(Record):
+    """A record of what a watch saw."""
+
+    is_event = False
+    operation = observation.OPERATION
+    verb = observation.VERB
+    level = "Request"
+    user = ""
+    dry_run = False
+    degraded = ""
+
+    def __init__(self, line: bytes, fields: _Line, seen: Observation) -> None:
+        if fields.observedTimestamp is None:
+            raise NotARecord("an Observation without observedTimestamp")
+        self.line = line
+        self.received = _checked(fields.observedTimestamp)
+        self.uid = seen.uid
+        self.cluster = fields.cluster
+        self.observed = Observed(seen.change, seen.watching, seen.managers)
+        self.observation = seen
+        self._changes = bytes(fields.changes)
+
+    @property
+    def object(self) -> ObjectReference:
+        about = self.observation.resource
+        return ObjectReference(about.group, about.version, about.resource, "", "", self.observation.name)
+
+    @property
+    def new_object(self) -> bytes | Raw:
+        return self.observation.object
+
+    @property
+    def old_object(self) -> bytes | Raw:
+        return self.observation.oldObject
+
+    @property
+    def options(self) -> bytes | Raw:
+        return NULL
+
+    @property
+    def changes(self) -> bytes:
+        return self._changes
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def connect_options(self) -> dict[str, list[str]]:
+        return {}
+
+    def event(self) -> bytes:
+        """Return the record in the event format, with its line break."""
+        return self.observation.event(observed_ns=self.received_ns, cluster=self.cluster, changes=self._changes)
+
 
 # -- what is decoded of every line ------------------------------------------------------------------------------------
 
@@ -363,6 +462,9 @@ class _Annotations(
     operation: str = ""
     generated_name: str = ""
     collection_item: str = ""
+    observed: str = ""
+    watching: str = ""
+    managers: str = ""
     joined: str = ""
     changes: Raw = _ABSENT
     old_object: Raw = _ABSENT
@@ -392,19 +494,42 @@ class _Line(msgspec.Struct, gc=False):
     requestObject: Raw = NULL  # noqa: N815
     responseStatus: Raw = NULL  # noqa: N815
     annotations: _Annotations | None = None
+    observation: Observation | None = None
+    observedTimestamp: str | None = None  # noqa: N815
 
 
 class _Source(msgspec.Struct, gc=False):
     request: Raw
 
 
+class _Groups(msgspec.Struct):
+    groups: list[str] | None = None
+
+
+class _WithGroups(msgspec.Struct):
+    userInfo: _Groups | None = None  # noqa: N815
+    user: _Groups | None = None
+
+
 _line = msgspec.json.Decoder(_Line).decode
 _source = msgspec.json.Decoder(_Source).decode
 _whole_request = msgspec.json.Decoder(Request).decode
 _string = msgspec.json.Decoder(str).decode
+_with_groups = msgspec.json.Decoder(_WithGroups).decode
+_managers = msgspec.json.Decoder(tuple[Manager, ...]).decode
+_change = msgspec.json.Decoder(Change).decode
 
 _timestamp = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z", re.ASCII).fullmatch
 _plain_id = re.compile(r"[A-Za-z0-9._:-]{1,128}").fullmatch
+
+
+def _groups(source: bytes, member: str) -> tuple[str, ...]:
+    """Return the groups of the user in ``member``. Few ask for them: they are decoded apart."""
+    try:
+        user: _Groups | None = getattr(_with_groups(source), member)
+    except (msgspec.DecodeError, RecursionError):
+        return ()
+    return tuple(user.groups or ()) if user else ()
 
 
 def _checked(received: str) -> str:
@@ -436,6 +561,15 @@ def _operation(verb_: str, subresource: str) -> str:
     if subresource in _CONNECTS:
         return "CONNECT"
     return {"patch": "UPDATE", "deletecollection": "DELETE"}.get(verb_, verb_.upper())
+
+
+def _observed_of(notes: _Annotations) -> Observed:
+    """Return what an Event says of an observation. Raises `NotARecord`."""
+    try:
+        managers = _managers(notes.managers or "[]")
+        return Observed(_change(f'"{notes.observed}"'), notes.watching == "true", managers)
+    except msgspec.DecodeError:
+        raise NotARecord("an Event that says it is an observation, and is none of ours") from None
 
 
 def _unquoted(text: Raw) -> bytes:

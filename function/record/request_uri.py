@@ -1,10 +1,10 @@
-"""The path and the query that a request must have had, as far as its review tells (pure)."""
+"""The path and the query that a request must have had, as far as its review shows it (pure)."""
 
 from __future__ import annotations
 
 import functools
 import re
-from urllib.parse import quote, quote_plus
+from urllib.parse import parse_qs, quote, quote_plus, urlsplit
 
 import msgspec
 from msgspec import Raw
@@ -14,7 +14,7 @@ from ..review import Resource
 # What is longer than anything in Kubernetes is not remembered: a sender chooses it.
 REMEMBERED_LENGTH_MAX = 1024
 
-__all__ = ["Sent", "connection", "known_timeout", "path", "sent"]
+__all__ = ["Sent", "connection", "connection_options", "known_timeout", "path", "query_options", "sent"]
 
 # What Go's net/url leaves as it is in a path, beside letters, digits and -_.~
 _PATH_SAFE = "$&+,/:;=@"
@@ -126,6 +126,26 @@ def connection(options: bytes | Raw) -> str:
         values = fields[key] if isinstance(fields[key], list) else [fields[key]]
         pairs += [(key, text) for text in map(_text, values) if text]
     return below + _query(pairs)
+
+
+def connection_options(options: bytes | Raw) -> dict[str, list[str]]:
+    """Return the texts among a CONNECT's options by their names: ``{"command": ["sh", "-c", "id"]}``."""
+    try:
+        fields = _any(options)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    if not isinstance(fields, dict):
+        return {}
+    lists = {name: value if isinstance(value, list) else [value] for name, value in fields.items()}
+    return {name: texts for name, some in lists.items() if (texts := [one for one in some if isinstance(one, str)])}
+
+
+def query_options(uri: str) -> dict[str, list[str]]:
+    """Return the same from the query of a path: what an audit Event has of a CONNECT."""
+    try:
+        return parse_qs(urlsplit(uri).query, keep_blank_values=True)
+    except ValueError:
+        return {}
 
 
 def _text(value: object) -> str:

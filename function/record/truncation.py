@@ -36,6 +36,8 @@ def truncated(record: Record, step: int) -> Record:
 
 def _truncated_review(line: bytes, step: int) -> bytes:
     review: dict[str, Any] = dict(_fields(line))
+    if "observation" in review:
+        return _truncated_observation(review)
     request: dict[str, Any] = dict(_fields(review["request"]))
     for name in ("object", "oldObject") if step == 1 else ("object", "oldObject", "options"):
         if name in request:
@@ -46,6 +48,13 @@ def _truncated_review(line: bytes, step: int) -> bytes:
     review.pop("changes", None)
     review["annotations"] = {ANNOTATION: "true"}
     return _encode(review)
+
+
+def _truncated_observation(fields: dict[str, Any]) -> bytes:
+    seen: dict[str, Any] = dict(_fields(fields["observation"]))
+    seen |= {"object": None, "oldObject": None}
+    fields.pop("changes", None)
+    return _encode(fields | {"observation": seen, "annotations": {ANNOTATION: "true"}})
 
 
 def _truncated_event(line: bytes, step: int) -> bytes:

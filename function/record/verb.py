@@ -22,7 +22,7 @@ class ManagedFields(msgspec.Struct, gc=False):
 
 
 class Metadata(msgspec.Struct, gc=False):
-    """The part of an object's metadata that tells how it was written."""
+    """The part of an object's metadata that shows how it was written."""
 
     name: str = ""
     generateName: str = ""  # noqa: N815 - Kubernetes' own spelling
@@ -66,7 +66,7 @@ class _User(Protocol):
 
 
 class _Request(Protocol):
-    """What of an AdmissionRequest tells the verb."""
+    """The part of an AdmissionRequest that shows the verb."""
 
     @property
     def operation(self) -> str: ...
@@ -83,7 +83,7 @@ def verb_of(request: _Request, resource: Resource, subresource: str, manager: st
 
     ``manager`` is the field manager that the client named, ``written`` the metadata of the new object. Server-side
     apply is certain, it marks its own entry; other PATCHes show only in who sent them. An UPDATE without either sign
-    is an ``update``, which it nearly always is, but need not be. Whether a CONNECT was GET or POST is not told: it is
+    is an ``update``, which it nearly always is, but need not be. Whether a CONNECT was GET or POST is unknown: it is
     a ``create``, but where only a GET makes sense.
     """
     user = request.userInfo.username

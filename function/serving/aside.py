@@ -33,7 +33,7 @@ class TookTooMuch(Exception):  # noqa: N818 - the caller's action is one: record
 
 
 class Task(msgspec.Struct):
-    """What the child is told before it gets a body: how to record it. ``recorder`` is pickled, empty for the last."""
+    """What the child gets before a body: how to record it. ``recorder`` is pickled, empty for the last."""
 
     recorder: bytes
     received_ns: int
@@ -77,7 +77,7 @@ class Aside:
                 reply, line = await self._ask(recorder, body, received_ns, cluster)
             except OSError as error:
                 self.end()
-                log.warning("a review was too much for the process beside: %s", error.strerror or error)
+                log.warning("the child process could not record a large review: %s", error.strerror or error)
                 raise TookTooMuch from None
             except BaseException:
                 self.end()
@@ -137,7 +137,7 @@ class Aside:
         if reply.outcome != "recorded":
             self.end()  # and with it what it has allocated
             if reply.outcome == "mistake":
-                log.error("a review met an error of our own: %s", reply.text)
+                log.error("internal error while a review was recorded: %s", reply.text)
             raise TookTooMuch
         return reply.uid, line or None, reply.degraded
 

@@ -13,7 +13,7 @@ class Bounds(msgspec.Struct, frozen=True):
     connections: int = 4096
     # With TLS of our own: each takes 50 KiB, and up to 300 KiB after a long body.
     tls_connections: int = 1024
-    # Longer than the caller's: Go's client keeps idle connections 90 s, Envoy an hour unless told otherwise. A POST
+    # Longer than the caller's: Go's client keeps idle connections 90 s, Envoy an hour by default. A POST
     # that races our close fails, and a webhook that fails admits unrecorded.
     keep_alive_seconds: float = 150.0
     handshake_seconds: float = 8.0

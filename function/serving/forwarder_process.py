@@ -127,4 +127,4 @@ class ForwarderProcess:
                 self._metrics.forwarder_status(status)
                 self._left = {sink: int(one["lag_records"]) for sink, one in status.items() if "lag_records" in one}
             except (ValueError, KeyError, TypeError, AttributeError):
-                log.warning("forward: the forwarder said something else on its standard output")
+                log.warning("forward: unexpected output from the forwarder")

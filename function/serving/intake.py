@@ -209,7 +209,11 @@ class Intake:
         self._metrics.refused(refusal.reason)
         if refusal.reason == "internal":
             # Not its text: it may quote what it failed on.
-            log.error("a review met an error of our own: %s", type(error).__name__, extra={"details": _frames(error)})
+            log.error(
+                "internal error while a review was recorded: %s",
+                type(error).__name__,
+                extra={"details": _frames(error)},
+            )
         return refusal
 
     # -- what takes long --------------------------------------------------------------------------------------

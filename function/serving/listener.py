@@ -169,7 +169,7 @@ class Listener:
         self._spawn(self._connections.look_after(self._bounds.sweep_seconds))
 
     def stop(self) -> None:
-        """Accept no more, and look after none any more."""
+        """Accept no more connections, and forget those there are."""
         for task in list(self._tasks):
             task.cancel()
         self._listening.close()
@@ -192,7 +192,9 @@ class Listener:
             except OSError as error:
                 if error.errno not in _GONE:
                     log.error(
-                        "cannot accept a connection: %s", error.strerror, extra={"hint": "raise the limit of files"}
+                        "cannot accept a connection: %s",
+                        error.strerror,
+                        extra={"hint": "raise the limit of open files"},
                     )
                     self._connections.make_room()
                     await asyncio.sleep(FAILED_SECONDS)

@@ -1,4 +1,7 @@
-"""The port that Prometheus scrapes: on a thread and a loop of its own, so that an exposition delays no review."""
+"""The port that Prometheus scrapes: on a thread and a loop of its own, so that an exposition delays no review.
+
+`watch` asks here whether one of its canaries was recorded.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ import threading
 
 import prometheus_client
 
-from ..metrics import Metrics
+from ..metrics import JournalMetrics
+from ..synthetic import CANARY_PATH
 from .bounds import Bounds
+from .canaries import BusyError, Canaries
 from .endpoint import Head
 from .intake import Caller
 from .listener import Connections, Listener, listening_socket
@@ -28,13 +33,14 @@ _TEXT = f"content-type: {prometheus_client.CONTENT_TYPE_LATEST}\r\n".encode()
 
 
 class MetricsPort:
-    """Serves ``GET /metrics`` on ``port`` once started, nothing where it is 0.
+    """Serves ``GET /metrics`` on ``port`` once started, nothing where it is 0; ``GET /canary/NAME`` with ``canaries``.
 
     Recording and forwarding go first: neither fails because a port is taken.
     """
 
-    def __init__(self, metrics: Metrics, port: int) -> None:
+    def __init__(self, metrics: JournalMetrics, port: int, canaries: Canaries | None = None) -> None:
         self._metrics = metrics
+        self._canaries = canaries
         self._port = port
         self._connections = Connections(BOUNDS.connections, cut=lambda: None)
         self._stopped = asyncio.Event()
@@ -66,10 +72,16 @@ class MetricsPort:
     def begin(self, head: Head, length: int, caller: Caller) -> None:
         """Answer by the head alone; see `protocol.Endpoint`."""
         del length
-        if head.path != "/metrics":
+        is_canary = self._canaries is not None and head.path.startswith(CANARY_PATH)
+        if head.path != "/metrics" and not is_canary:
             caller.answer(404, body_of("not found", "metrics are at /metrics"), close=True)
         elif head.method not in (b"GET", b"HEAD"):
             caller.answer(405, body_of("method not allowed", "scrape with GET"), close=True)
+        elif self._canaries is not None and is_canary:
+            asked = asyncio.get_running_loop().run_in_executor(
+                None, self._canaries.is_recorded, head.path.removeprefix(CANARY_PATH)
+            )
+            asked.add_done_callback(lambda done: _answer_canary(done, caller))
         else:
             caller.answer(200, prometheus_client.generate_latest(self._metrics.registry), close=False, headers=_TEXT)
 
@@ -88,3 +100,18 @@ class MetricsPort:
 
     def _new_connection(self, client: tuple[str, int]) -> Connection:
         return Connection(self, BOUNDS, self._connections, lambda _: None, client)
+
+
+def _answer_canary(asked: asyncio.Future[bool], caller: Caller) -> None:
+    if asked.cancelled():
+        return
+    error = asked.exception()
+    if isinstance(error, BusyError):
+        caller.answer(503, body_of("busy", "ask again"), close=True)
+    elif error is not None:
+        log.error("a canary could not be looked for", exc_info=error)
+        caller.answer(500, body_of("internal error", "see the log"), close=True)
+    elif asked.result():
+        caller.answer(200, b'{"recorded":true}', close=True)
+    else:
+        caller.answer(404, body_of("no such record", "canaries are asked for right after they were sent"), close=True)

@@ -42,7 +42,7 @@ DIGITS_MAX = 9
 _END_OF_HEAD = b"\r\n\r\n"
 _CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# What is not HTTP is told so at once: there may be no end of a head to wait for.
+# What is not HTTP is refused at once: there may be no end of a head to wait for.
 _MAY_BEGIN = re.compile(rb"[\r\n]*[A-Z-]{0,32}(?: |\r?\Z)")
 
 

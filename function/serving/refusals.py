@@ -35,7 +35,7 @@ TABLE: Final[Mapping[str, Row]] = {
     "path": Row(404, "not found", f"reviews go to POST {RECORD_PATH}"),
     "cluster": Row(404, "not found", "check the path of the webhook's clientConfig.url"),
     "method": Row(405, "method not allowed", f"reviews go to POST {RECORD_PATH}"),
-    "http": Row(400, "", "speak HTTP/1.1; over TLS where AUDIT_TLS_CERT_FILE is set", close=True),
+    "http": Row(400, "", "send HTTP/1.1, over TLS where AUDIT_TLS_CERT_FILE is set", close=True),
     "headers": Row(431, "too many headers, or too long ones", "no API server and no proxy sends as much", close=True),
     # What no API server sends.
     "content_type": Row(
@@ -54,11 +54,11 @@ TABLE: Final[Mapping[str, Row]] = {
         413, f"the body is larger than {BODY_BYTES_HARD_MAX} bytes", "no API server sends this much", close=True
     ),
     # Too much at once, or too slow.
-    "overloaded": Row(503, "too much waits already", "add replicas, or give the volume more throughput"),
+    "overloaded": Row(503, "too many reviews are waiting", "add replicas, or give the volume more throughput"),
     "share": Row(
         503,
         "this cluster has more than its share waiting",
-        "this cluster has more waiting than others leave free; its own reviews are refused, nobody else's",
+        "only this cluster's reviews are refused: find what sends so many, or add replicas",
     ),
     "body_timeout": Row(
         503, "the body did not arrive in time", "the caller, or the network, sent the body too slowly", close=True

@@ -40,7 +40,7 @@ def serve(service: Service) -> int:
     try:
         context = _tls_context(service)
     except tls.CertificateError as error:
-        log.error("cannot serve TLS: %s", error, extra={"hint": "mend AUDIT_TLS_CERT_FILE or AUDIT_TLS_KEY_FILE"})
+        log.error("cannot serve TLS: %s", error, extra={"hint": "fix AUDIT_TLS_CERT_FILE or AUDIT_TLS_KEY_FILE"})
         return 3
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_Server(service, listening, context).run())

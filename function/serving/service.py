@@ -20,6 +20,7 @@ from ..mounts import Reloader
 from ..version import VERSION
 from .asgi import Receive, Scope, Send, answer_request
 from .bounds import Bounds
+from .canaries import Canaries
 from .endpoint import Endpoint
 from .intake import Intake
 from .metrics_port import MetricsPort
@@ -52,6 +53,7 @@ class Service:
         self._seal = self._new_seal()
         self.endpoint: Endpoint | None = None
         self._journal: Journal | None = None
+        self._writer: Writer | None = None  # None: to stdout
         self._stops: list[Callable[[], None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +83,8 @@ class Service:
         )
         self._show_clusters(intake)
         self._start_reloading(intake)
-        metrics_port = MetricsPort(self.metrics, self.settings.serving.metrics_port)
+        canaries = Canaries(lambda: self._writer.directory if self._writer else None)
+        metrics_port = MetricsPort(self.metrics, self.settings.serving.metrics_port, canaries)
         metrics_port.start()
         self._stops.append(metrics_port.stop)
         log.info(self._banner())
@@ -147,6 +150,7 @@ class Service:
         )
         retention.start()
         self._stops.append(retention.stop)
+        self._writer = writer
         return Journal(writer, group_stored=group_stored, failed=self.metrics.failed)
 
     def _new_seal(self) -> Seal | None:

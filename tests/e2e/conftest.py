@@ -77,11 +77,22 @@ def authority(directory: Path) -> Authority:
 
 @pytest.fixture(scope="session")
 def plane(directory: Path, authority: Authority) -> Iterator[ControlPlane]:
+    with control_plane.running(_binary(), directory / "control-plane", authority) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def new_plane(directory: Path, authority: Authority, request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
+    """Another control plane, on which nothing has happened yet: for modules that run the workload once more."""
+    with control_plane.running(_binary(), directory / f"control-plane-{request.module.__name__}", authority) as running:
+        yield running
+
+
+def _binary() -> Path:
     cache = os.environ.get("E2E_CONTROL_PLANE")
     if not cache:
         pytest.exit("start these tests with tests/e2e/run, which builds the control plane", returncode=2)
-    with control_plane.running(Path(cache) / "control-plane", directory / "control-plane", authority) as running:
-        yield running
+    return Path(cache) / "control-plane"
 
 
 @pytest.fixture(scope="session")

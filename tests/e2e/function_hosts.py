@@ -75,13 +75,13 @@ class Serve:
     def __init__(
         self, directory: Path, *, pair: Pair | None = None, journal: Path | None = None, **settings: str
     ) -> None:
-        self.port, self._metrics_port = free_ports(2)
+        self.port, self.metrics_port = free_ports(2)
         self.journal = journal or directory / "journal"
         self.log = directory / "function.log"
         self._directory = directory
         self._scheme = "https" if pair else "http"
         tls = {"AUDIT_TLS_CERT_FILE": str(pair.certificate), "AUDIT_TLS_KEY_FILE": str(pair.key)} if pair else {}
-        self._env = _environment(self.port, self.journal, tls | settings, metrics_port=self._metrics_port)
+        self._env = _environment(self.port, self.journal, tls | settings, metrics_port=self.metrics_port)
         self.program = self._start()
 
     @property
@@ -90,12 +90,15 @@ class Serve:
 
     def counted(self, metric: str) -> float:
         """Return the sum of all samples of one of the function's own metrics."""
-        connection = HTTPConnection("127.0.0.1", self._metrics_port, timeout=5)
+        families = text_string_to_metric_families(self.metrics_text())
+        return sum(sample.value for family in families for sample in family.samples if sample.name == metric)
+
+    def metrics_text(self) -> str:
+        """Return what a scrape shows."""
+        connection = HTTPConnection("127.0.0.1", self.metrics_port, timeout=5)
         with contextlib.closing(connection):
             connection.request("GET", "/metrics")
-            text = connection.getresponse().read().decode()
-        families = text_string_to_metric_families(text)
-        return sum(sample.value for family in families for sample in family.samples if sample.name == metric)
+            return connection.getresponse().read().decode()
 
     def start_again(self) -> None:
         """Start after an end, however it came."""

@@ -96,6 +96,11 @@ def snapshot(plane: ControlPlane) -> Snapshot:
 
 
 @pytest.fixture(scope="module")
+def plane(new_plane: ControlPlane) -> ControlPlane:
+    return new_plane
+
+
+@pytest.fixture(scope="module")
 def day(plane: ControlPlane, directory: Path, authority: Authority) -> Iterator[Day]:
     workload = Watched(plane, plane.binary.parent / "crds")
     with function_hosts.serve(directory / "history", pair=authority.issue("serve-history")) as server:

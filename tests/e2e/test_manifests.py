@@ -30,8 +30,13 @@ SETS = {
     "in-cluster-eventing": (*IN_CLUSTER, "--with", "eventing"),
     "central": (*CENTRAL, "--with", "certificate", "--issuer", "letsencrypt"),
     "kubernetes": ("kubernetes", *IMAGE, "--with", "cert-manager", "--with", "policy", "--with", "forwarding"),
+    "kubernetes-watch-guard": ("kubernetes", *IMAGE, "--with", "watch", "--with", "guard"),
     "kubernetes-closed": ("kubernetes", *IMAGE, "--with", "control-plane", "--control-plane-cidr", "172.16.0.0/28"),
     "observability": ("observability",),
+    **{
+        f"kubernetes-{name}": ("kubernetes", *IMAGE, "--with", "cert-manager", "--with", "policy", "--with", name)
+        for name in ("elasticsearch", "falco", "opentelemetry-collector", "victorialogs-grafana")
+    },
 }
 # Their definitions are in modules that tests/e2e/run does not fetch; tests/test_knative_manifests.py has their fields.
 NOT_KNOWN_HERE = {"ClusterDomainClaim", "Broker", "SinkBinding"}
@@ -47,7 +52,9 @@ def server(plane: ControlPlane) -> ControlPlane:
     for file in sorted(crds.rglob("*.yaml")):
         _well(plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(file)))
     _well(plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"))
-    for name in ("kube-audit-function", "kourier-system", "istio-system"):
+    for name in ("namespace.yaml", "service-account.yaml"):  # the namespace enforces Pod Security
+        _well(plane.kubectl("apply", "-f", str(TREE / "deploy" / "kubernetes" / name)))
+    for name in ("kube-audit-function-canary", "kourier-system", "istio-system"):
         if not _exists(plane.admin, name):
             _well(plane.kubectl("create", "namespace", name))
     return plane
@@ -60,6 +67,24 @@ def test_the_api_server_accepts_every_document(name: str, server: ControlPlane, 
     _well(done)
     assert len(done.stdout.splitlines()) == len(documents)
     report.say("Manifests", f"- {name}: {len(documents)} documents accepted (server-side dry run, strict).")
+
+
+@pytest.mark.parametrize("name", [name for name in SETS if name.startswith("kubernetes")])
+def test_the_pods_are_admitted(name: str, server: ControlPlane, report: Report) -> None:
+    """A pod of the Deployment's template, under Pod Security `restricted`: the API server admits it (dry run)."""
+    done = _pod_dry_run(server, _rendered(*SETS[name]))
+    _well(done)
+    report.say("Manifests", f"- {name}: its pod is admitted under Pod Security restricted.")
+
+
+def test_a_pod_with_too_many_rights_is_refused(server: ControlPlane) -> None:
+    """The check above can fail: Pod Security is enforced."""
+    documents = _rendered(*SETS["kubernetes"])
+    (deployment,) = [each for each in documents if each["kind"] == "Deployment"]
+    del deployment["spec"]["template"]["spec"]["containers"][0]["securityContext"]
+    done = _pod_dry_run(server, documents)
+    assert done.returncode != 0
+    assert "violates PodSecurity" in done.stderr
 
 
 def test_a_field_that_does_not_exist_is_refused(server: ControlPlane) -> None:
@@ -135,6 +160,14 @@ def _rendered(*arguments: str) -> list[dict[str, Any]]:
 def _dry_run(server: ControlPlane, documents: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
     flags = ("--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts")
     return server.kubectl("apply", *flags, "-f", "-", stdin=yaml.safe_dump_all(documents))
+
+
+def _pod_dry_run(server: ControlPlane, documents: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
+    (deployment,) = [each for each in documents if each["kind"] == "Deployment"]
+    template = deployment["spec"]["template"]
+    metadata = template["metadata"] | {"name": "from-the-template", "namespace": "kube-audit-function"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+    return _dry_run(server, [pod])
 
 
 def _exists(admin: Api, namespace: str) -> bool:

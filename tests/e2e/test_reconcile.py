@@ -74,6 +74,11 @@ class Logged:
 
 
 @pytest.fixture(scope="module")
+def plane(new_plane: ControlPlane) -> ControlPlane:
+    return new_plane
+
+
+@pytest.fixture(scope="module")
 def logged(plane: ControlPlane, directory: Path, authority: Authority) -> Logged:
     place = directory / "reconcile"
     place.mkdir()

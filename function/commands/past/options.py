@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable
 
 from ...history.kinds import Wanted, parse_wanted
+from ..command_line import PROGRAM, Parser, say, stop_writing
 from .index import default_path
 from .records import Journals
 from .text import Output
 from .times import Clock, parse_time
 
-__all__ = ["CannotAnswer", "kind_and_name", "moment", "parser", "run"]
+__all__ = ["CannotAnswer", "kind_and_name", "moment", "past_parser", "run"]
 
 JOURNAL = "AUDIT_JOURNAL_DIR"
 
@@ -29,12 +30,13 @@ class CannotAnswer(Exception):  # noqa: N818 - the caller's action is one: say i
         self.code = code
 
 
-def parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
-    """Return a parser with the options that all of them have."""
-    made = argparse.ArgumentParser(
-        f"python -m function {command}",
+def past_parser(command: str, description: str, epilog: str = "", *, examples: str) -> Parser:
+    """Return a parser with the options that all of them have; an example is what follows the command's name."""
+    made = Parser(
+        f"{PROGRAM} {command}",
         description=description,
-        epilog=f"{epilog} docs/investigating.md shows real questions and answers.".strip(),
+        examples="\n".join(f"{PROGRAM} {command} {line}" for line in examples.strip().splitlines()),
+        notes=f"{epilog} docs/investigating.md shows real questions and answers.".strip(),
     )
     made.add_argument(
         "--journal",
@@ -76,16 +78,13 @@ def kind_and_name(text: str) -> Wanted:
 
 
 def run(
-    made: argparse.ArgumentParser,
+    made: Parser,
     arguments: list[str],
     answer: Callable[[argparse.Namespace, Journals, Output], int],
 ) -> int:
     """Parse, open the journals, answer, and return the exit code: 2 for usage or an unreadable journal, 130 for ^C."""
-    try:
-        _live_in_the_zone(arguments)
-        options = made.parse_args(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
+    _live_in_the_zone(arguments)
+    options = made.parse_args(arguments)
     try:
         paths = _paths(options)
         journals = Journals(paths, options.index_file or (default_path(paths) if options.index else ""))
@@ -102,13 +101,13 @@ def run(
         sys.stdout.flush()
         journals.report()
     except CannotAnswer as error:
-        print(error, file=sys.stderr)
+        say(str(error))
         return error.code
     except BrokenPipeError:  # the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stop_writing()
         return 0
     except OSError as error:
-        print(f"{error.filename or 'the journal'}: {error.strerror or error}; {_hint(options)}", file=sys.stderr)
+        say(f"{error.filename or 'the journal'}: {error.strerror or error}; {_hint(options)}")
         return 2
     except KeyboardInterrupt:
         return 130
@@ -126,7 +125,7 @@ def _live_in_the_zone(arguments: list[str]) -> None:
         os.environ["TZ"] = f"<{'UTC' if zone[1:] == '00:00' else zone.replace(':', '')}>{west}{found[2]}:{found[3]}"
         time.tzset()
     elif zone:
-        print(f"--zone: not an offset such as +01:00: {zone!r}", file=sys.stderr)
+        say(f"--zone: not an offset such as +01:00: {zone!r}")
         raise SystemExit(2)
 
 

@@ -14,7 +14,8 @@ from ...history.kinds import resource_text
 from ...history.manifest import LAST_APPLIED, lines, without_noise
 from ...history.steps import NOT_TOLD, Incarnation
 from ...history.values import Missing, Unreadable
-from ..show.text import COLOURS, safe
+from ..show.columns import COLOURS
+from ..show.text import safe
 from .times import Clock
 
 __all__ = ["Output", "changed", "compared", "kind_text", "object_text", "patch_lines"]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime as dt
 import gc
-import os
 import sqlite3
 import sys
 import tempfile
@@ -17,6 +15,7 @@ from ...configuration.units import format_bytes
 from ...native.outcomes import CLASSES
 from ...native.reading import WRAPPINGS
 from ...native.webhook_rules import Rules, RulesError, rules_of
+from ..command_line import PROGRAM, Parser, moment_or_age, say, stop_writing
 from ..progress import Progress
 from . import enriching, output
 from .index import Index
@@ -24,7 +23,14 @@ from .indexing import Indexing, Settings
 from .inputs import CannotRun, Journal, NativeLog, native_files
 from .joining import Join
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+EXAMPLES = f"""
+{PROGRAM} reconcile journal audit.log
+{PROGRAM} reconcile journal native/ --webhook-config webhook.yaml --list --class unexplained
+{PROGRAM} reconcile journal native.json.gz --since 24h -o json
+{PROGRAM} reconcile journal native.json --enrich > enriched.ndjson
+"""
 
 PROGRESS_AFTER_SECONDS = 2.0
 # Of the work, in the bar's own measure: joining counts as much as reading so many bytes.
@@ -33,70 +39,70 @@ JOIN_SHARE = 0.3
 
 def main(arguments: list[str]) -> int:
     """Reconcile; return 0, 1 where something is unexplained or disagrees, 2 where it cannot run, 130 interrupted."""
-    try:
-        options = _parser().parse_args(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
+    options = parser().parse_args(arguments)
+    options.json = options.json or options.output == "json"
     try:
         with tempfile.TemporaryDirectory(dir=options.temp_dir, prefix="reconcile-") as directory:
             return _run(options, directory)
     except CannotRun as error:
-        return _say(str(error))
+        return _refused(str(error))
     except BrokenPipeError:  # the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stop_writing()
         return 0
     except OSError as error:
-        return _say(f"{error.filename or 'the input'}: {error.strerror or error}")
+        return _refused(f"{error.filename or 'the input'}: {error.strerror or error}")
     except sqlite3.OperationalError as error:
-        return _say(f"the index, which needs some room on disk: {error}; hint: --temp-dir DIR")
+        return _refused(f"the index, which needs some room on disk: {error}; hint: --temp-dir DIR")
     except KeyboardInterrupt:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m function reconcile",
+def parser() -> Parser:
+    """Return the parser of the options."""
+    made = Parser(
+        f"{PROGRAM} reconcile",
         description="Compare a journal with the API server's own audit log: what each has that the other lacks.",
-        epilog="docs/reconcile.md has the commands that get a day's log from EKS, GKE and AKS.",
+        examples=EXAMPLES,
+        notes="docs/reconcile.md has the commands that get a day's log from EKS, GKE and AKS.",
     )
-    parser.add_argument("journal", metavar="JOURNAL", help="a journal, one writer's directory, or a segment")
-    parser.add_argument(
+    made.add_argument("journal", metavar="JOURNAL", help="a journal, one writer's directory, or a segment")
+    made.add_argument(
         "native", nargs="+", metavar="NATIVE", help="files or directories of the log, gzip too; - is stdin"
     )
-    parser.add_argument(
-        "--journal", action="append", default=[], dest="journals", metavar="DIR", help="one more journal"
-    )
-    parser.add_argument("--native-format", choices=list(WRAPPINGS), default="", help="without: recognised")
-    parser.add_argument("--webhook", metavar="NAME", default="", help="the name of our webhook, where several annotate")
-    parser.add_argument(
+    made.add_argument("--journal", action="append", default=[], dest="journals", metavar="DIR", help="one more journal")
+    made.add_argument("--native-format", choices=list(WRAPPINGS), default="", help="without: recognised")
+    made.add_argument("--webhook", metavar="NAME", default="", help="the name of our webhook, where several annotate")
+    made.add_argument(
         "--webhook-config",
         metavar="FILE",
         help="our ValidatingWebhookConfiguration, YAML or JSON; without: deploy/webhook.yaml",
     )
-    parser.add_argument("--cluster", metavar="NAME", help="only records of this cluster; '' for those that name none")
-    parser.add_argument(
-        "--since", type=_moment, default=0, metavar="TIME", help="RFC 3339; requests before it do not count"
+    made.add_argument("--cluster", metavar="NAME", help="only records of this cluster; '' for those that name none")
+    made.add_argument(
+        "--since",
+        type=_moment,
+        default=0,
+        metavar="TIME",
+        help="RFC 3339 or a duration such as 24h; requests before it do not count",
     )
-    parser.add_argument("--until", type=_moment, default=0, metavar="TIME", help="and those after it")
-    parser.add_argument("--list", action="store_true", help="every request, a line each")
-    parser.add_argument("--class", action="append", default=[], dest="classes", choices=CLASSES, help="list only these")
-    parser.add_argument("--json", action="store_true", help="counts and audit IDs as JSON; with --list a line each")
-    parser.add_argument(
+    made.add_argument("--until", type=_moment, default=0, metavar="TIME", help="and those after it")
+    made.add_argument("--list", action="store_true", help="every request, a line each")
+    made.add_argument("--class", action="append", default=[], dest="classes", choices=CLASSES, help="list only these")
+    made.add_argument(
+        "-o", "--output", choices=["text", "json"], default="text",
+        help="json: counts and audit IDs; with --list a line each",
+    )  # fmt: skip
+    made.add_argument("--json", action="store_true", help="the same as -o json")
+    made.add_argument(
         "--enrich", action="store_true", help="our records with their outcome and origin, as audit Events"
     )
-    parser.add_argument("--skip-malformed", action="store_true", help="go on where the log cannot be read")
-    parser.add_argument("--temp-dir", metavar="DIR", default=None, help="where the index goes: a quarter of both logs")
-    return parser
+    made.add_argument("--skip-malformed", action="store_true", help="go on where the log cannot be read")
+    made.add_argument("--temp-dir", metavar="DIR", default=None, help="where the index goes: a quarter of both logs")
+    return made
 
 
 def _moment(text: str) -> int:
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError("not an RFC 3339 time such as 2026-01-31T12:00:00Z") from None
-    if moment.tzinfo is None:
-        raise argparse.ArgumentTypeError("a time needs its zone: Z, or an offset such as +01:00")
-    return int(moment.timestamp() * 1e6) * 1000
+    return int(moment_or_age(text).timestamp() * 1e6) * 1000
 
 
 def _run(options: argparse.Namespace, directory: str) -> int:
@@ -203,6 +209,6 @@ class _Bar:
         self._progress.end()
 
 
-def _say(text: str) -> int:
-    print(text, file=sys.stderr)
+def _refused(text: str) -> int:
+    say(text)
     return 2

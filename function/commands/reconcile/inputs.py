@@ -57,7 +57,10 @@ class Journal:
         self.bytes = sum(source.remaining() for source in self._sources)
 
     def located(self, progress: Callable[[int], None]) -> Iterator[Located]:
-        """Return every record. Lines that are none are counted in ``no_records``. Raises `OSError`."""
+        """Return every record of a request. Raises `OSError`.
+
+        Lines that are no records are counted in ``no_records``.
+        """
         end = 0
         for index, source in enumerate(self._sources):
             for number, offset, block in source.placed_blocks():
@@ -123,7 +126,9 @@ class Journal:
         read_ = reading.read
         for line in block.split(b"\n")[:-1]:
             try:
-                yield Located(start, read_(line))
+                record = read_(line)
+                if record.observed is None:  # what a watch saw is no request, and answers to none of theirs
+                    yield Located(start, record)
             except NotARecord:
                 self.no_records += bool(line.strip())
             start += len(line) + 1

@@ -13,6 +13,7 @@ from ...native import outcomes
 from ...native.acts import act_of_record
 from ...native.outcomes import CLASSES, Outcome
 from ...record.reading import NotARecord, Record
+from ..command_line import say
 from ..show.text import safe
 from .index import Index
 from .indexing import What, decoded
@@ -35,20 +36,20 @@ def warn(join: Join, journal: Journal, log: NativeLog) -> None:
     """Say on standard error what was left out, and what makes the result less certain."""
     result = join.result
     for text in log.malformed:
-        _say(f"left out: {text}")
+        say(f"left out: {text}")
     if log.malformed_count > len(log.malformed):
-        _say(f"left out: {log.malformed_count - len(log.malformed):,} more")
+        say(f"left out: {log.malformed_count - len(log.malformed):,} more")
     for place in log.torn:
-        _say(f"{place}: the last line is not finished: left out")
+        say(f"{place}: the last line is not finished: left out")
     if journal.no_records:
-        _say(f"{journal.no_records:,} lines of the journal are no records, and not compared")
+        say(f"{journal.no_records:,} lines of the journal are no records, and not compared")
     if result.cut:
-        _say(f"{result.cut:,} events were cut by whoever stored them: paired without their annotations and times")
+        say(f"{result.cut:,} events were cut by whoever stored them: paired without their annotations and times")
     if abs(result.skew_ns) > 1_000_000_000:
         ahead = "ahead of" if result.skew_ns > 0 else "behind"
-        _say(f"our clock is {abs(result.skew_ns) / 1e9:.1f} s {ahead} the API server's: taken into account")
+        say(f"our clock is {abs(result.skew_ns) / 1e9:.1f} s {ahead} the API server's: taken into account")
     for segment in result.moved_segments:
-        _say(f"{segment}: records are not where the API server was told: the segment is not what was written")
+        say(f"{segment}: records are not where the API server was told: the segment is not what was written")
 
 
 def summary(join: Join, journal: Journal, index: Index, out: TextIO, *, with_findings: bool = True) -> None:
@@ -281,7 +282,3 @@ def as_json(join: Join, journal: Journal, index: Index) -> None:
 def _time(moment_ns: int) -> str:
     moment = dt.datetime.fromtimestamp(moment_ns // 1_000_000_000, dt.UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment_ns % 1_000_000_000 // 1_000_000:03d}Z"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -60,6 +61,7 @@ class AuditWebhookSink:
 
     def __init__(self, settings: AuditWebhookSettings) -> None:
         self.bounds = settings.bounds
+        self.target = urlsplit(settings.url).netloc
         credentials = Credentials(bearer_file=settings.token_file)
         self._poster = Poster(settings.url, ca_file=settings.ca_file, credentials=credentials)
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import msgspec
 
@@ -78,6 +78,7 @@ def _mistakes(values: Values, wanted: bool) -> list[Mistake]:
 
 TYPE_REVIEW = "kube-audit-function.review.v1"
 TYPE_EVENT = "kube-audit-function.event.v1"
+TYPE_OBSERVATION = "kube-audit-function.observation.v1"
 
 
 class CloudEventsSink:
@@ -88,6 +89,7 @@ class CloudEventsSink:
     def __init__(self, settings: CloudEventsSettings) -> None:
         self._event, self._to_binary = _library()
         self.bounds = settings.bounds
+        self.target = urlsplit(settings.url).netloc
         self._overrides = _extensions(settings.overrides)
         self._poster = Poster(settings.url, ca_file=settings.ca_file, ca_pem=settings.ca_pem)
 
@@ -103,7 +105,7 @@ class CloudEventsSink:
         attributes = {
             "id": record.id,
             "source": _attribute(f"/clusters/{record.cluster}") if record.cluster else "/kube-audit-function",
-            "type": TYPE_EVENT if record.is_event else TYPE_REVIEW,
+            "type": _type(record),
             "subject": path,
             "datacontenttype": "application/json",
             "partitionkey": path,
@@ -147,6 +149,12 @@ def _outcome(answer: Answer | Retry, *, first: bool) -> Outcome:
     if 400 <= answer.status < 500 and answer.status not in (401, 403, 404, 407, 408, 409, 425, 429):
         return Rejected(f"HTTP {answer.status}: {answer.excerpt()}")
     return Retry(f"HTTP {answer.status}", answer.retry_after, answer.status == 429)
+
+
+def _type(record: Record) -> str:
+    if record.is_event:
+        return TYPE_EVENT
+    return TYPE_OBSERVATION if record.observed else TYPE_REVIEW
 
 
 def _extensions(overrides: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import orjson
@@ -103,6 +104,7 @@ class ElasticsearchSink:
 
     def __init__(self, settings: ElasticsearchSettings) -> None:
         self.bounds = settings.bounds
+        self.target = urlsplit(settings.url).netloc
         self._index = settings.index
         self._install = settings.template == "install"
         credentials = Credentials(

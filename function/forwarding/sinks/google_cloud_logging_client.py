@@ -53,6 +53,8 @@ class GoogleCloudLoggingSink:
 
     def __init__(self, settings: GoogleCloudLoggingSettings) -> None:
         self.bounds = settings.bounds
+        host = urlsplit(settings.url).netloc or "logging.googleapis.com"
+        self.target = f"{host}, project {settings.project}"
         self._settings = settings
         self._log_name = f"projects/{settings.project}/logs/{quote(settings.log_name, safe='')}"
         self._client: LoggingServiceV2Client | None = None
