@@ -1,6 +1,6 @@
 """What a report costs: the process that writes it, the file, and a browser that opens it.
 
-    python bench/report.py [--bytes 360000000] [--rounds 3] [--scratch DIR]
+    bench/run report [--bytes 360000000] [--rounds 3] [--scratch DIR]
 
 The journal is that of bench/history.py; the default is about 100,000 records. A Chromium on the PATH, or in CHROMIUM,
 opens the page; without one that figure is left out.
