@@ -574,6 +574,15 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(chromium, report):
 
 
 @in_chromium
+def test_on_paper_nothing_is_cut_off(chromium, report):
+    page = chromium.page(740, 1000)
+    page.open(report)
+    page.call("Emulation.setEmulatedMedia", media="print")
+    assert page.value("document.documentElement.scrollWidth") <= 740
+    assert page.value("getComputedStyle(document.forms.filters).display") == "none"
+
+
+@in_chromium
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_nothing(chromium, report, dark):
     axe = os.environ.get("AXE_JS")
