@@ -317,6 +317,9 @@ class WatchMetrics(JournalMetrics):
         self._deviations = self._gauge("webhook_deviation", "1 for each way in which our webhook is not so", "reason")
         self.watch_up = self._gauge("watch_up", "1 while changes of the resource are followed", "resource")
         self.observations = self._counter("observations_total", "Changes observed", "change", "watching")
+        for change in ("created", "updated", "deleted"):
+            for watching in ("true", "false"):
+                self.observations.labels(change=change, watching=watching)
         self.canary_seconds = self._distribution(
             "canary_seconds", "From a canary's request to its record, as far as it was found", _CANARY_SECONDS
         )

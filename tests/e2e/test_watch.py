@@ -65,15 +65,17 @@ class Watch:
 
     def counted(self, metric: str, **labels: str) -> float:
         """Return the sum of the samples of one metric that have these labels."""
-        with contextlib.closing(HTTPConnection("127.0.0.1", self._port, timeout=5)) as connection:
-            connection.request("GET", "/metrics")
-            text = connection.getresponse().read().decode()
         return sum(
             sample.value
-            for family in text_string_to_metric_families(text)
+            for family in text_string_to_metric_families(self.metrics_text())
             for sample in family.samples
             if sample.name == f"kube_audit_function_{metric}" and labels.items() <= sample.labels.items()
         )
+
+    def metrics_text(self) -> str:
+        with contextlib.closing(HTTPConnection("127.0.0.1", self._port, timeout=5)) as connection:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
 
     def records(self) -> list[Any]:
         paths = sorted(self.journal.glob("*/audit-*.ndjson"), key=lambda path: path.stat().st_mtime)
@@ -88,7 +90,11 @@ class Watch:
 
 @pytest.fixture(scope="module")
 def rights(plane: ControlPlane) -> None:
-    """The namespaces and the rights that are shipped."""
+    give_rights(plane)
+
+
+def give_rights(plane: ControlPlane) -> None:
+    """Apply the namespaces and the rights that are shipped."""
     for file in ("namespace.yaml", "watch/rights.yaml", "watch/canary.yaml"):
         _well(plane.kubectl("apply", "-f", str(DEPLOY / file)))
 
