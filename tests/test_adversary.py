@@ -33,7 +33,7 @@ def in_memory():
     return tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
 
 
-@counts(100, 10_000)
+@counts(40, 10_000)
 def test_an_untouched_journal_is_never_called_changed(count):
     """Killed at any call, power cut, failing and full disks, adopted, removed, keys rotated, both formats."""
     results = {}
@@ -49,7 +49,7 @@ def test_an_untouched_journal_is_never_called_changed(count):
     print(results)
 
 
-@counts(150, 10_000)
+@counts(60, 10_000)
 def test_whatever_an_adversary_does_is_named(count):
     seen = {}
     for seed in range(count):

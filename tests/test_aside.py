@@ -183,7 +183,7 @@ SOME = ["a Secret's keys", "arrays that differ", "half a surrogate, keys", "one 
     ("families", "size", "callers"),
     [(SOME, 1 << 19, 2), pytest.param(list(hostile.FAMILIES), 30 << 20, 4, marks=pytest.mark.long)],
 )
-@pytest.mark.parametrize("changes", ["0", "1"])
+@pytest.mark.parametrize("changes", [pytest.param("0", marks=pytest.mark.long), "1"])
 def test_whatever_one_client_sends_another_is_served_and_memory_is_bounded(families, size, callers, changes, tmp_path):
     rules = tmp_path / "rules.yaml"
     rules.write_text(hostile.STAR)

@@ -226,7 +226,7 @@ def plant(examples):
     return sent
 
 
-@counts(150, 2_000)
+@counts(60, 2_000)
 def test_no_planted_secret_is_recorded(count):
     assert plant(count) > count / 2
 

@@ -483,6 +483,7 @@ FOLLOW = """(async () => {
 
 
 @in_chromium
+@pytest.mark.long
 def test_a_number_leads_to_its_rows(chromium, report):
     page = chromium.page()
     page.open(report)
@@ -540,6 +541,7 @@ def test_the_chart_zooms_by_key_by_button_and_by_mouse(chromium, report):
 
 
 @in_chromium
+@pytest.mark.long
 def test_everything_is_reached_by_tab(chromium, report):
     page = chromium.page()
     page.open(report)
@@ -574,6 +576,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(chromium, report):
 
 
 @in_chromium
+@pytest.mark.long
 def test_on_paper_nothing_is_cut_off(chromium, report):
     page = chromium.page(740, 1000)
     page.open(report)
