@@ -29,6 +29,7 @@ import watch
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+VICTIM_WAITED = "the victim waited"
 # AUDIT_BODY_BYTES_MAX.
 LARGEST_BYTES = 32 << 20
 VICTIM_SECONDS = 0.1
@@ -71,6 +72,15 @@ class Campaign:
         say(f"BROKEN  {part} {number}: {wrong[:1000]}\n        kept in {folder.relative_to(ROOT)}; again: {again}")
 
     # -- parts ------------------------------------------------------------------------------------------------
+
+    def part(self, part, seconds):
+        """Run a part; once more where all that broke is that a victim waited: a busy machine does that once."""
+        broken, lines = len(self.broken), len(self.lines)
+        getattr(self, part)(seconds)
+        if self.broken[broken:] and all(VICTIM_WAITED in one for one in self.broken[broken:]):
+            say(f"{part} again: is it the machine?")
+            del self.broken[broken:], self.lines[lines:]
+            getattr(self, part)(seconds)
 
     def streams(self, seconds):
         """Torn, pipelined and odd HTTP."""
@@ -189,7 +199,7 @@ class Campaign:
         if victim.connections > 1:
             self.keep(part, name, f"the victim's connection was cut {victim.connections - 1} times", {})
         if victim.worst > self.limit(part):
-            self.keep(part, name, f"the victim waited: {victim.summary()}", {})
+            self.keep(part, name, f"{VICTIM_WAITED}: {victim.summary()}", {})
         if server.watch.peak_bytes > MEMORY_BYTES:
             self.keep(part, name, f"the server took {megabytes(server.watch.peak_bytes)}", {})
 
@@ -362,7 +372,7 @@ def main():
         campaign.measure_baseline()
         share = sum(SHARES[part] for part in parts)
         for part in parts:
-            getattr(campaign, part)(arguments.seconds * SHARES[part] / share)
+            campaign.part(part, arguments.seconds * SHARES[part] / share)
     say("\n" + "\n".join(campaign.lines))
     if campaign.broken:
         say(f"\nseed {arguments.seed}: {len(campaign.broken)} did not hold")
