@@ -88,7 +88,7 @@ def test_a_fault_at_every_call_costs_duplicates_at_most(calls, tmp_path, error, 
         path.mkdir()
         write_journal(path)
         taken = forward(path, ModelFiles(at, error))
-        again = forward(path, Files(), seconds=0.1) if len(set(taken)) < RECORDS - 1 else []
+        again = forward(path, Files(), seconds=2.0) if len(set(taken)) < RECORDS - 1 else []
         firsts = list(dict.fromkeys(taken + again))
         assert firsts == [number for number in range(RECORDS) if number != REFUSED], at
         rejected = path / "rejected" / "by-script.ndjson"

@@ -281,7 +281,7 @@ def test_a_receiver_that_a_record_kills_is_waited_for(tmp_path):
 
 @pytest.mark.parametrize("rate", [0.2, 0.5, pytest.param(0.9, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", KINDS)
-@counts(100, 20_000)
+@counts(100, 4_000)
 def test_no_record_is_set_aside_for_answers_that_fail_at_random(name, rate, tmp_path, count):
     """However many do."""
     faults = ["unavailable" if "google" in name else "status"]

@@ -121,10 +121,10 @@ FATES = {
 }
 
 
-def test_what_is_certain_is_true(seeds):
+def test_what_is_certain_is_true(fewer_seeds):
     """In force is what was stored, and nothing else; hardly ever two that end alike are mixed up within a race."""
     counts = collections.Counter()
-    for seed in seeds:
+    for seed in fewer_seeds:
         reviews = Cluster(seed).run(OPERATIONS)
         by_uid = {review.uid: review for review in reviews}
         for step in steps(rendered(reviews, target_of(seed))):
@@ -163,10 +163,10 @@ def are_alike(one, other):
     )
 
 
-def test_at_is_what_was_stored(seeds):
+def test_at_is_what_was_stored(fewer_seeds):
     """At every quiet moment every object is as the model had it; what is not known says so."""
     counts = collections.Counter()
-    for seed in seeds:
+    for seed in fewer_seeds:
         cluster = Cluster(seed)
         reviews = cluster.run(OPERATIONS)
         check_at(cluster, reviews, list(steps(rendered(reviews, target_of(seed)))), seed, counts)

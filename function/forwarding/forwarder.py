@@ -212,13 +212,11 @@ class Forwarder:
         lease = Lease(state, self._files)
         if not lease.take():
             return False
-        mine = _Directory(directory.path, state, lease, self._files)
-        for worker in self._workers:
-            mine.channels[worker.sink.name] = Channel(directory.path, state, worker.sink.name, self._files)
-        if self._is_sealed(directory.path):
-            for worker in self._workers:
-                name_ = worker.sink.name
-                mine.sealed[name_] = Channel(directory.path, state, name_, self._files, CheckpointReader)
+        try:
+            mine = self._opened(directory.path, state, lease)
+        except OSError:
+            lease.release()  # or nobody could take it, and we neither, until it is stale
+            raise
         try:
             self._forget_other_sinks(state)
             for channel in (*mine.channels.values(), *mine.sealed.values()):
@@ -230,6 +228,17 @@ class Forwarder:
         self._directories[name] = mine
         log.info("forward: working on %s", directory.path)
         return True
+
+    def _opened(self, path: str, state: str, lease: Lease) -> _Directory:
+        """Return what is to be read of a directory, by sink. Raises `OSError`."""
+        mine = _Directory(path, state, lease, self._files)
+        for worker in self._workers:
+            mine.channels[worker.sink.name] = Channel(path, state, worker.sink.name, self._files)
+        if self._is_sealed(path):
+            for worker in self._workers:
+                name = worker.sink.name
+                mine.sealed[name] = Channel(path, state, name, self._files, CheckpointReader)
+        return mine
 
     def _forget_other_sinks(self, state: str) -> None:
         """Remove the checkpoints of sinks that are not configured any more: retention would wait for them."""
