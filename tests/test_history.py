@@ -44,7 +44,7 @@ OPERATIONS = 60
 @pytest.fixture(scope="module")
 def seeds(request):
     """Seeds of the model's runs: many with --long."""
-    return range(10_000 if request.config.getoption("--long") else 30)
+    return range(2_000 if request.config.getoption("--long") else 30)
 
 
 @pytest.fixture(scope="module")
