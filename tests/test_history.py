@@ -50,7 +50,7 @@ def seeds(request):
 @pytest.fixture(scope="module")
 def fewer_seeds(request):
     """Seeds for what is tested several times over."""
-    return range(1_000 if request.config.getoption("--long") else 20)
+    return range(60 if request.config.getoption("--long") else 20)
 
 
 def rendered(reviews, target):

@@ -270,7 +270,7 @@ def questions(cluster, seed):
     ]  # fmt: skip
 
 
-@counts(5, 300)
+@counts(5, 200)
 def test_the_index_changes_no_answer(count, tmp_path, capfdbinary):
     """But for what is not certain; nor does it when it was made half-way, and the journal has grown since."""
     for seed in range(count):
