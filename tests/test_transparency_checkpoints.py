@@ -14,12 +14,11 @@ from function.transparency import note as notes
 from function.transparency import proof as proofs
 from function.transparency import witness
 from function.transparency.checkpoint import Checkpoint, Cosignature
-from function.transparency.comparison import Verdict, compare
 from function.transparency.keys import KeyType, SignerKey
 from function.transparency.note import Malformed, NotSigned, Signature
 from function.transparency.paths import NotProven, check_consistency, consistency_proof, inclusion_proof
 from function.transparency.proof import Proof
-from function.transparency.tree import EMPTY, Edge, Tree, leaf_hash
+from function.transparency.tree import EMPTY, Tree, leaf_hash
 from function.transparency.witness import AddCheckpoint, Cosigned, NotCosigned, SizeConflict
 
 ORIGIN = "example.com/audit"
@@ -482,69 +481,3 @@ def test_nothing_that_a_witness_sends_raises(status, body, content_type, after_a
     for code in (status, 200, 409):
         answered(request, code, body, content_type)
         answered(request, code, body, "text/x.tlog.size")
-
-
-# -- records against checkpoints ------------------------------------------------------------------------------
-
-
-def found(records, written, *, start=EMPTY):
-    tree = Tree(start)
-    heads = [checkpoints.parse_signed(signed(size))[0] for size in written]
-    return [(one.checkpoint.size, one.verdict.value, one.matched) for one in compare(tree, records, heads)]
-
-
-def test_untouched_records_match_every_checkpoint():
-    """Given in any order, and the records behind the last one are left to be read."""
-    stream = iter(RECORDS)
-    assert found(stream, [20, 0, 7, 7, 33]) == [
-        (0, "matches", 0),
-        (7, "matches", 0),
-        (7, "matches", 7),
-        (20, "matches", 7),
-        (33, "matches", 20),
-    ]
-    assert next(stream) == RECORDS[33]
-
-
-@given(st.integers(0, 39), st.sampled_from(["change", "remove", "add", "swap"]))
-@settings(max_examples=60)
-def test_a_difference_lies_between_two_checkpoints(at, how):
-    """Whatever was done to the records, and where: the first checkpoint behind it differs, those before match."""
-    records = list(RECORDS)
-    if how == "change":
-        records[at] = records[at].replace(b"}", b" }")
-    elif how == "remove":
-        del records[at]
-    elif how == "add":
-        records.insert(at, b"{}\n")
-    else:
-        records[at], records[at - 1] = records[at - 1], records[at]
-        at = min(at, at - 1 if at else 0)
-    *before, last = found(records, range(0, 41, 5))
-    assert all(verdict == "matches" for _, verdict, _ in before)
-    size, verdict, matched = last
-    assert verdict == ("missing" if how == "remove" and size == 40 else "differs")
-    assert matched <= at < size
-
-
-def test_records_that_are_missing_at_the_end():
-    assert found(RECORDS[:12], [5, 10, 15, 20]) == [(5, "matches", 0), (10, "matches", 5), (15, "missing", 10)]
-    assert found([], [0, 1]) == [(0, "matches", 0), (1, "missing", 0)]
-
-
-def test_records_from_an_edge_on():
-    """After a removal: what is older cannot be compared, what follows can."""
-    assert found(RECORDS[10:], [5, 10, 15, 40], start=edge_at(10)) == [
-        (5, "before", 10),
-        (10, "matches", 10),
-        (15, "matches", 10),
-        (40, "matches", 15),
-    ]
-    forged = Edge(10, tuple(reversed(edge_at(10).hashes)))
-    assert found(RECORDS[10:], [5, 10, 15], start=forged)[-1] == (10, "differs", 10)
-
-
-def test_two_checkpoints_of_one_size_cannot_both_match():
-    """What a log must never sign."""
-    heads = [Checkpoint(ORIGIN, 3, edge_at(3).root()), Checkpoint(ORIGIN, 3, edge_at(4).root())]
-    assert [one.verdict for one in compare(Tree(), RECORDS, heads)] == [Verdict.MATCHES, Verdict.DIFFERS]

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 from ..history.gaps import gap_of
 from ..history.kinds import resource_text
-from ..history.objects import Objects
-from ..history.steps import Step
+from ..history.objects import steps
+from ..record.reading import Record
 from ..report.figures import LISTED_MAX, FailedOpen, Figures
 from ..version import VERSION
 from .command_line import Parser, default_journal, say
@@ -104,19 +104,15 @@ def _ready(options: argparse.Namespace) -> None:
 
 
 def _read(journals: Journals, select: Select, figures: Figures) -> None:
-    objects = Objects(started_ns=max(journals.started_ns, select.since_ns), forgetting=True)
+    def counted() -> Iterator[Record]:
+        for record in journals.records(select):
+            figures.add(record)
+            yield record
 
-    def take(step: Step) -> None:
+    for step in steps(counted(), started_ns=max(journals.started_ns, select.since_ns), forgetting=True):
         gap = gap_of(step)
         if gap is not None:
             figures.add_gap(gap)
-
-    for record in journals.records(select):
-        figures.add(record)
-        for step in objects.add(record):
-            take(step)
-    for step in objects.finish():
-        take(step)
 
 
 @contextlib.contextmanager

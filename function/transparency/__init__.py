@@ -5,7 +5,6 @@
 * `keys`, `note`: Ed25519 keys and signed notes as Go's ``sumdb/note`` writes them (c2sp.org/signed-note).
 * `checkpoint`: the signed head of a tree (c2sp.org/tlog-checkpoint) and its cosignatures (c2sp.org/tlog-cosignature).
 * `proof`: one entry, proved offline (c2sp.org/tlog-proof); `witness`: asking for cosignatures (c2sp.org/tlog-witness).
-* `comparison`: do these records make the trees that were signed?
 
 Pure: bytes in, values out; the time and randomness are arguments. A proof claims no more than it proves: a checkpoint
 says what its key's holder signed; only a witness, or a copy elsewhere, says that nothing else was signed as well.
