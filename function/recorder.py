@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 
 from .policy import Decision, Level, Policy, apply, reduced
 from .policy import Matcher as PolicyMatcher
 from .record import Format
 from .redaction import RedactionFailed, Redactor
-from .review import Beyond, Review, decode, degrade
+from .review import Beyond, Review, decode, degrade_whole
 from .work import TooCostly, Work
 
 __all__ = ["Recorded", "Recorder"]
@@ -49,7 +48,7 @@ class Recorder:
         except Beyond as beyond:
             if work is not None:
                 raise TooCostly from None  # a head can be long
-            review = degrade(body, reason=beyond.reason, size=len(body), sha256=hashlib.sha256(body).hexdigest())
+            review = degrade_whole(body, reason=beyond.reason)
         review.work = work
         return self._recorded(review, received_ns, cluster)
 

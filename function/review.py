@@ -9,6 +9,7 @@ Pure: bytes in, values out. Two failures differ, because they end differently:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ __all__ = [
     "answer",
     "decode",
     "degrade",
+    "degrade_whole",
 ]
 
 API_VERSION = "admission.k8s.io/v1"
@@ -214,6 +216,11 @@ def degrade(head: bytes, *, reason: Reason, size: int, sha256: str) -> Review:
         raise BadReview("head", f"no head of an AdmissionReview: {error}") from None
     review.degraded = Degraded(reason, size, sha256)
     return review
+
+
+def degrade_whole(body: bytes, *, reason: Reason) -> Review:
+    """Do what `degrade` does, for a body that is here to its end."""
+    return degrade(body, reason=reason, size=len(body), sha256=hashlib.sha256(body).hexdigest())
 
 
 def answer(uid: str, annotations: Mapping[str, str] | None = None) -> bytes:

@@ -97,11 +97,4 @@ def _converted(line: bytes, target: Format) -> bytes:
         if isinstance(target, EventFormat):
             return record.line + b"\n"
         raise NotARecord("an Event: it cannot become a review again")
-    return target.render(
-        record.review(),
-        level=record.level,
-        received_ns=record.received_ns,
-        now_ns=record.received_ns,  # the only moment that a record knows
-        cluster=record.cluster,
-        changes=record.changes or None,
-    )
+    return record.rendered(target)

@@ -83,16 +83,7 @@ def enriched(record: Record, origin: bytes, how: str, earlier: Sequence[bytes] =
 
 
 def _as_event(record: Record) -> bytes:
-    if not isinstance(record, ReviewRecord):
-        return record.line
-    return EventFormat().render(
-        record.review(),
-        level=record.level,
-        received_ns=record.received_ns,
-        now_ns=record.received_ns,  # the only moment that a record knows
-        cluster=record.cluster,
-        changes=record.changes or None,
-    )
+    return record.rendered(EventFormat()) if isinstance(record, ReviewRecord) else record.line
 
 
 def _note(

@@ -21,7 +21,7 @@ from msgspec import Raw
 
 from ..changes import changes as changes_between
 from ..review import API_VERSION, KIND, NULL, Degraded, Request, Resource, Review
-from . import observation, request_uri
+from . import Format, observation, request_uri
 from .event_format import PREFIX
 from .observation import Change, Manager, Observation
 from .verb import Metadata, metadata, verb_of
@@ -261,6 +261,17 @@ class ReviewRecord(Record):
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             raise NotARecord("JSON, but not an AdmissionReview") from None
         return Review(request, source, request.object, request.oldObject, degraded=self._fields.degraded)
+
+    def rendered(self, target: Format) -> bytes:
+        """Return the record in another format, a line. Raises `NotARecord` as `review` does."""
+        return target.render(
+            self.review(),
+            level=self.level,
+            received_ns=self.received_ns,
+            now_ns=self.received_ns,  # the only moment that a record knows
+            cluster=self.cluster,
+            changes=self.changes or None,
+        )
 
     def _resource(self) -> tuple[Resource, str]:
         """Return what the client asked for, not what the webhook's rules had it converted to."""

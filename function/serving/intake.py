@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hashlib
 import logging
 import os
 import time
@@ -22,7 +21,7 @@ from ..configuration.files import Snapshot
 from ..journal import Entry, Journal
 from ..metrics import Metrics
 from ..recorder import Recorded
-from ..review import answer, degrade
+from ..review import answer, degrade, degrade_whole
 from ..work import TooCostly, Work
 from .aside import Aside, TookTooMuch
 from .bodies import Body, Held, Oversized, Waiting
@@ -119,11 +118,11 @@ class Intake:
             try:
                 self._store(exchange, self._recorded(exchange, body))
             except TooCostly:
-                if not self._holds(exchange, len(body)):
+                if self._holds(exchange, len(body)):
+                    self.held.add(exchange, -len(body))  # from now on the task counts it
+                    self._record_aside(exchange, body)
+                else:
                     self._store(exchange, self._recorded_by_head(exchange, body))
-                    return
-                self.held.add(exchange, -len(body))  # from now on the task counts it
-                self._record_aside(exchange, body)
         except Exception as error:  # noqa: BLE001 - as in `record`
             self.refuse(exchange, error)
 
@@ -262,7 +261,7 @@ class Intake:
         if isinstance(body, Oversized):
             review = degrade(body.head, reason=body.reason, size=body.size, sha256=body.digest.hexdigest())
         else:
-            review = degrade(body, reason="too_costly", size=len(body), sha256=hashlib.sha256(body).hexdigest())
+            review = degrade_whole(body, reason="too_costly")
         recorder = self.configuration.recorder_of(name)
         return recorder.record_head(review, received_ns=exchange.received_ns, cluster=name)
 
