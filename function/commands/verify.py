@@ -39,7 +39,7 @@ CODES = {"proved": 0, "not proved": 1, "cannot tell": 2}
 
 
 def main(arguments: list[str]) -> int:
-    """Verify; return 0 where all is proved, 1 where it is not, 2 where that cannot be told, 130 interrupted."""
+    """Verify; return 0 where all is proved, 1 where it is not, 2 where that cannot be told."""
     options = parser().parse_args(arguments)
     options.json = options.json or options.output == "json"
     try:
@@ -52,8 +52,6 @@ def main(arguments: list[str]) -> int:
         return 2
     except OSError as error:
         return _say(f"{error.filename or 'the journal'}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        return 130
 
 
 def parser() -> Parser:

@@ -13,7 +13,6 @@ __all__ = [
     "age",
     "bound",
     "cluster_name",
-    "names_of",
     "number",
     "one_of",
     "readable_directory",
@@ -98,18 +97,6 @@ def cluster_name(text: str) -> str:
     if text and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", text):
         raise ValueError("not a name of letters, digits, '-', '_' and '.'")
     return text
-
-
-def names_of(known: Callable[[], tuple[str, ...]]) -> Callable[[str], tuple[str, ...]]:
-    """Return a parser of a list of names that are ``known``, separated by commas."""
-
-    def parse(text: str) -> tuple[str, ...]:
-        names = tuple(name.strip() for name in text.split(",") if name.strip())
-        if not set(names) <= set(known()) or len(set(names)) < len(names):
-            raise ValueError(f"not a list of {', '.join(known())}, each once")
-        return names
-
-    return parse
 
 
 def url(text: str) -> str:

@@ -33,7 +33,6 @@ __all__ = ["WITNESS", "Forwarder", "SinkStatus", "Witness"]
 
 log = logging.getLogger("audit.forward")
 
-SCAN_SECONDS = 1.0
 
 # Of a sink: counts since the start, what is behind now, and Unix times.
 SinkStatus = dict[str, float]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from ...history.kinds import Wanted, parse_wanted
-from ..command_line import PROGRAM, Parser, say, stop_writing
+from ..command_line import PROGRAM, Parser, say
 from .index import default_path
 from .records import Journals
 from .text import Output
@@ -82,7 +82,7 @@ def run(
     arguments: list[str],
     answer: Callable[[argparse.Namespace, Journals, Output], int],
 ) -> int:
-    """Parse, open the journals, answer, and return the exit code: 2 for usage or an unreadable journal, 130 for ^C."""
+    """Parse, open the journals, answer, and return the exit code: 2 for usage or an unreadable journal."""
     _live_in_the_zone(arguments)
     options = made.parse_args(arguments)
     try:
@@ -103,14 +103,11 @@ def run(
     except CannotAnswer as error:
         say(str(error))
         return error.code
-    except BrokenPipeError:  # the reader has seen enough
-        stop_writing()
-        return 0
+    except BrokenPipeError:  # no mistake: see `__main__`
+        raise
     except OSError as error:
         say(f"{error.filename or 'the journal'}: {error.strerror or error}; {_hint(options)}")
         return 2
-    except KeyboardInterrupt:
-        return 130
     return code
 
 

@@ -15,7 +15,7 @@ from ...configuration.units import format_bytes
 from ...native.outcomes import CLASSES
 from ...native.reading import WRAPPINGS
 from ...native.webhook_rules import Rules, RulesError, rules_of
-from ..command_line import PROGRAM, Parser, moment_or_age, say, stop_writing
+from ..command_line import PROGRAM, Parser, moment_or_age, say
 from ..progress import Progress
 from . import enriching, output
 from .index import Index
@@ -38,7 +38,7 @@ JOIN_SHARE = 0.3
 
 
 def main(arguments: list[str]) -> int:
-    """Reconcile; return 0, 1 where something is unexplained or disagrees, 2 where it cannot run, 130 interrupted."""
+    """Reconcile; return 0, 1 where something is unexplained or disagrees, 2 where it cannot run."""
     options = parser().parse_args(arguments)
     options.json = options.json or options.output == "json"
     try:
@@ -46,15 +46,12 @@ def main(arguments: list[str]) -> int:
             return _run(options, directory)
     except CannotRun as error:
         return _refused(str(error))
-    except BrokenPipeError:  # the reader has seen enough
-        stop_writing()
-        return 0
+    except BrokenPipeError:  # no mistake: see `__main__`
+        raise
     except OSError as error:
         return _refused(f"{error.filename or 'the input'}: {error.strerror or error}")
     except sqlite3.OperationalError as error:
         return _refused(f"the index, which needs some room on disk: {error}; hint: --temp-dir DIR")
-    except KeyboardInterrupt:
-        return 130
 
 
 def parser() -> Parser:
