@@ -12,9 +12,6 @@ import time
 import pytest
 import running
 from backends import (
-    AuditWebhook,
-    CloudEvents,
-    Elasticsearch,
     line_for,
     number_of,
     review_line,
@@ -23,7 +20,7 @@ from backends import (
     write_journal,
 )
 from faults import Counted
-from logging_service import LoggingService
+from sinks import KINDS
 
 from function.forwarding.backoff import JITTER, Backoff, Pace
 from function.forwarding.forwarder import Forwarder
@@ -36,14 +33,6 @@ from function.journal.ages import STANDS_SECONDS
 from function.journal.files import Files
 from function.journal.segments import LOCK, STALE_SECONDS
 from function.startup import load
-
-KINDS = {
-    "audit-webhook": AuditWebhook,
-    "cloudevents": CloudEvents,
-    "elasticsearch": Elasticsearch,
-    "google-cloud-logging": LoggingService,
-}
-
 
 QUICK = Pace(poll=0.01, backoff_min=0.001, backoff_max=0.02, drain_backoff_max=0.02)
 

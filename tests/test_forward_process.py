@@ -15,7 +15,6 @@ import time
 import pytest
 import running
 from backends import (
-    AuditWebhook,
     CloudEvents,
     Elasticsearch,
     line_for,
@@ -24,16 +23,10 @@ from backends import (
     settings_for,
     write_journal,
 )
-from logging_service import LoggingService
+from sinks import KINDS
 
 OURS = "kube_audit_function_"
 FORWARD = [sys.executable, "-m", "function", "forward"]
-KINDS = {
-    "audit-webhook": AuditWebhook,
-    "cloudevents": CloudEvents,
-    "elasticsearch": Elasticsearch,
-    "google-cloud-logging": LoggingService,
-}
 
 
 def of_sink(name, sink="elasticsearch"):

@@ -23,7 +23,7 @@ from backends import (
     write_journal,
 )
 from counts import counts
-from logging_service import LoggingService
+from sinks import KINDS
 
 from function import metrics
 from function.forwarding.backoff import Pace
@@ -34,12 +34,6 @@ from function.forwarding.sinks import make_sinks
 from function.journal.reader import Line
 from function.startup import load
 
-KINDS = {
-    "audit-webhook": AuditWebhook,
-    "cloudevents": CloudEvents,
-    "elasticsearch": Elasticsearch,
-    "google-cloud-logging": LoggingService,
-}
 HTTP = [name for name in KINDS if name != "google-cloud-logging"]
 HOUR = 3600.0
 

@@ -22,6 +22,7 @@ from backends import (
 from hypothesis import given
 from hypothesis import strategies as st
 from logging_service import LoggingService
+from sinks import KINDS
 
 from function.configuration.settings import SettingsError
 from function.forwarding.http import Poster
@@ -35,13 +36,6 @@ from function.record.reading import NotARecord, read
 from function.record.review_format import ReviewFormat
 from function.record.truncation import STEPS, truncated
 from function.startup import load
-
-KINDS = {
-    "audit-webhook": AuditWebhook,
-    "cloudevents": CloudEvents,
-    "elasticsearch": Elasticsearch,
-    "google-cloud-logging": LoggingService,
-}
 
 
 def sink_to(name, backend, **more):

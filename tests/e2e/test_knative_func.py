@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import function_hosts
 import load
 import pytest
 import webhooks
+from calling import post, uids
 from control_plane import ControlPlane
 from judge import records
 from ports import free_ports
@@ -22,8 +22,6 @@ from processes import DidNotStart
 from report import Report
 from running import large, review
 
-PATH = "/log-request?timeout=10s"
-HEADERS = {"Content-Type": "application/json"}
 HYPERCORN_IDLE_SECONDS = 5  # after which it closes a connection, as it comes
 
 
@@ -31,18 +29,6 @@ HYPERCORN_IDLE_SECONDS = 5  # after which it closes a connection, as it comes
 def _built() -> None:
     if "E2E_FUNC" not in os.environ:
         pytest.exit("start these tests with tests/e2e/run, which builds the function as func does", returncode=2)
-
-
-def post(connection: HTTPConnection, body: bytes | Sequence[bytes]) -> int:
-    """Return the status of the answer to one review; a sequence goes in chunks."""
-    connection.request("POST", PATH, body, HEADERS, encode_chunked=not isinstance(body, bytes))
-    response = connection.getresponse()
-    response.read()
-    return response.status
-
-
-def uids(journal: Path) -> Counter[str]:
-    return Counter(json.loads(line)["request"]["uid"] for line in records.lines(journal))
 
 
 def test_it_is_installed_beside_a_middleware_that_needs_another_cloudevents_than_functions_framework() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import yaml
 from api import Api
 from control_plane import ControlPlane
+from deploying import rendered, well
 from function_hosts import TREE
 from report import Report
 
@@ -50,13 +50,13 @@ def server(plane: ControlPlane) -> ControlPlane:
     """The control plane with the definitions and the namespaces that the sets need."""
     crds = Path(os.environ["E2E_CONTROL_PLANE"]) / "crds"
     for file in sorted(crds.rglob("*.yaml")):
-        _well(plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(file)))
-    _well(plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"))
+        well(plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(file)))
+    well(plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"))
     for name in ("namespace.yaml", "service-account.yaml"):  # the namespace enforces Pod Security
-        _well(plane.kubectl("apply", "-f", str(TREE / "deploy" / "kubernetes" / name)))
+        well(plane.kubectl("apply", "-f", str(TREE / "deploy" / "kubernetes" / name)))
     for name in ("kube-audit-function-canary", "kourier-system", "istio-system"):
         if not _exists(plane.admin, name):
-            _well(plane.kubectl("create", "namespace", name))
+            well(plane.kubectl("create", "namespace", name))
     return plane
 
 
@@ -64,7 +64,7 @@ def server(plane: ControlPlane) -> ControlPlane:
 def test_the_api_server_accepts_every_document(name: str, server: ControlPlane, report: Report) -> None:
     documents = [each for each in _rendered(*SETS[name]) if each["kind"] not in NOT_KNOWN_HERE]
     done = _dry_run(server, documents)
-    _well(done)
+    well(done)
     assert len(done.stdout.splitlines()) == len(documents)
     report.say("Manifests", f"- {name}: {len(documents)} documents accepted (server-side dry run, strict).")
 
@@ -73,7 +73,7 @@ def test_the_api_server_accepts_every_document(name: str, server: ControlPlane, 
 def test_the_pods_are_admitted(name: str, server: ControlPlane, report: Report) -> None:
     """A pod of each Deployment's template, under Pod Security `restricted`: the API server admits it (dry run)."""
     done = _pod_dry_run(server, _rendered(*SETS[name]))
-    _well(done)
+    well(done)
     report.say("Manifests", f"- {name}: its pod is admitted under Pod Security restricted.")
 
 
@@ -124,8 +124,8 @@ def test_serving_refuses_what_it_does_not_let_into_a_ksvc(where: str, value: obj
 
 def test_serving_refuses_a_claim_without_its_features() -> None:
     """So docs/knative.md has them put on first."""
-    rendered = _rendered(*SETS["in-cluster-volume-logging"])
-    (said,) = _judged_by_serving([each for each in rendered if each["apiVersion"] == "serving.knative.dev/v1"], ())
+    documents = _rendered(*SETS["in-cluster-volume-logging"])
+    (said,) = _judged_by_serving([each for each in documents if each["apiVersion"] == "serving.knative.dev/v1"], ())
     assert "persistentVolumeClaim" in said
 
 
@@ -141,20 +141,12 @@ def _judged_by_serving(documents: list[dict[str, Any]], features: Sequence[str])
         timeout=60,
         check=False,
     )
-    _well(done)
+    well(done)
     return done.stdout.splitlines()
 
 
 def _rendered(*arguments: str) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, TREE / "deploy" / "render", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    _well(done)
-    return list(yaml.safe_load_all(done.stdout))
+    return list(yaml.safe_load_all(rendered(*arguments)))
 
 
 def _dry_run(server: ControlPlane, documents: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
@@ -176,7 +168,3 @@ def _pod(deployment: dict[str, Any]) -> dict[str, Any]:
 
 def _exists(admin: Api, namespace: str) -> bool:
     return admin.call("GET", f"/api/v1/namespaces/{namespace}").ok
-
-
-def _well(done: subprocess.CompletedProcess[str]) -> None:
-    assert done.returncode == 0, done.stderr

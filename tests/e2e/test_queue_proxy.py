@@ -9,22 +9,20 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
 import function_hosts
 import pytest
-from judge import records
+from calling import PATH, post, uids
 from ports import free_ports
 from processes import Program, accepts, stopping
 from report import Report
 from running import large, review
 
 SECTION = "Behind Knative's queue-proxy"
-PATH = "/log-request?timeout=10s"
-HEADERS = {"Content-Type": "application/json"}
 # A review whose end does not come.
 HELD = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{" % PATH.encode()
 ADMIN_PORT = 8022  # its own, and no setting; so is 9090, where it counts for the autoscaler
@@ -100,18 +98,6 @@ def _asked_by_the_activator(port: int) -> bool:
     with contextlib.closing(connection):
         connection.request("GET", "/", headers={"K-Network-Probe": "queue", "User-Agent": "Knative-Activator-Probe"})
         return connection.getresponse().status == 200
-
-
-def post(connection: HTTPConnection, body: bytes | Sequence[bytes]) -> int:
-    """Return the status of the answer to one review; a sequence goes in chunks."""
-    connection.request("POST", PATH, body, HEADERS, encode_chunked=not isinstance(body, bytes))
-    response = connection.getresponse()
-    response.read()
-    return response.status
-
-
-def uids(journal: Path) -> Counter[str]:
-    return Counter(json.loads(line)["request"]["uid"] for line in records.lines(journal))
 
 
 @pytest.mark.parametrize("host", ["serve", "knative-func"])

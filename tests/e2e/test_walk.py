@@ -23,6 +23,7 @@ import pytest
 import webhooks
 import yaml
 from control_plane import TOKENS, ControlPlane
+from deploying import rendered, well
 from function_hosts import TREE, Serve, serve
 from prometheus import Scrape
 from report import Report
@@ -53,8 +54,8 @@ def folder(directory: Path) -> Path:
 @pytest.fixture(scope="module")
 def function(plane: ControlPlane, folder: Path) -> Iterator[Serve]:
     """Steps 3 to 6: render, apply, and the pod."""
-    documents = _render("kubernetes", "--image", "registry.example/kube-audit-function:1", "--with", "policy")
-    _well(plane.kubectl("apply", "-f", "-", stdin=documents))
+    documents = rendered("kubernetes", "--image", "registry.example/kube-audit-function:1", "--with", "policy")
+    well(plane.kubectl("apply", "-f", "-", stdin=documents))
     with serve(folder, pair=plane.authority.issue("walk"), **_settings(plane, folder)) as server:
         webhook = plane.admin.must("GET", WEBHOOK).json["webhooks"][0]
         assert webhook["failurePolicy"] == "Ignore"
@@ -72,7 +73,7 @@ def test_the_first_record(plane: ControlPlane, function: Serve, report: Report) 
     began = time.monotonic()
     names = (f"first-record-{number}" for number in range(200))
     for name in names:  # the webhook is called a second or so after it was applied
-        _well(plane.kubectl("create", "configmap", name, "--from-literal=a=b", user="admin"))
+        well(plane.kubectl("create", "configmap", name, "--from-literal=a=b", user="admin"))
         shown = _show(function, "--name", name)
         if name in shown:
             break
@@ -102,7 +103,7 @@ def test_an_alert_fires(plane: ControlPlane, function: Serve, folder: Path, repo
         assert "KubeAuditFunctionFailOpen" not in found.firing()
         began = time.monotonic()
         function.program.interrupt()
-        _well(plane.kubectl("create", "configmap", "unrecorded", "--from-literal=a=b", user="admin"))
+        well(plane.kubectl("create", "configmap", "unrecorded", "--from-literal=a=b", user="admin"))
         _until(lambda: "KubeAuditFunctionFailOpen" in found.firing(), 60, "the alert")
         took = time.monotonic() - began
         function.start_again()
@@ -152,18 +153,6 @@ def _settings(plane: ControlPlane, folder: Path) -> dict[str, str]:
     return {name: value for name, value in settings.items() if name not in here} | {"AUDIT_DRAIN_SECONDS": "0"}
 
 
-def _render(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, TREE / "deploy" / "render", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    _well(done)
-    return done.stdout
-
-
 def _show(function: Serve, *arguments: str) -> str:
     command = [sys.executable, "-m", "function", "show", str(function.journal), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=TREE).stdout
@@ -171,10 +160,6 @@ def _show(function: Serve, *arguments: str) -> str:
 
 def _patch(plane: ControlPlane, operations: list[Any]) -> None:
     plane.admin.must("PATCH", WEBHOOK, operations, content_type="application/json-patch+json")
-
-
-def _well(done: subprocess.CompletedProcess[str]) -> None:
-    assert done.returncode == 0, done.stderr
 
 
 def _until(ready: Any, seconds: float, what: str) -> None:

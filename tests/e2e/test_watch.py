@@ -18,6 +18,7 @@ import webhooks
 import yaml
 from api import MERGE_PATCH, Api
 from control_plane import ControlPlane
+from deploying import well
 from function_hosts import TREE, Serve
 from ports import free_ports
 from processes import Program, stopping
@@ -96,7 +97,7 @@ def rights(plane: ControlPlane) -> None:
 def give_rights(plane: ControlPlane) -> None:
     """Apply the namespaces and the rights that are shipped."""
     for file in ("namespace.yaml", "watch/rights.yaml", "watch/canary.yaml"):
-        _well(plane.kubectl("apply", "-f", str(DEPLOY / file)))
+        well(plane.kubectl("apply", "-f", str(DEPLOY / file)))
 
 
 @pytest.fixture
@@ -236,7 +237,7 @@ def guard(plane: ControlPlane, configuration: Any, guard_file: str) -> Iterator[
     with webhooks.registered(plane.admin, configuration):
         applied = plane.kubectl("apply", "--validate=strict", "-f", guard_file)
         try:
-            _well(applied)
+            well(applied)
             wait_for(lambda: _label(plane, *ORDINARY).returncode != 0, seconds=30)
             yield
         finally:
@@ -284,11 +285,11 @@ def test_an_ordinary_admin_is_refused_and_break_glass_is_not(plane: ControlPlane
         ("delete", "configmap", "e2e-none", "-n", "default", "--ignore-not-found"),
         ("create", "namespace", "e2e-unguarded", "--dry-run=server"),
     ):
-        _well(plane.kubectl(*attempt, *ORDINARY))
-    _well(plane.kubectl(*attempts["label the webhook"], *BREAK_GLASS))
-    _well(plane.kubectl(*attempts["label a namespace out of the audit"], *BREAK_GLASS))
-    _well(plane.kubectl("label", "namespace", "default", "control-plane-", *BREAK_GLASS))
-    _well(plane.kubectl(*attempts["delete it in a dry run"], *BREAK_GLASS))
+        well(plane.kubectl(*attempt, *ORDINARY))
+    well(plane.kubectl(*attempts["label the webhook"], *BREAK_GLASS))
+    well(plane.kubectl(*attempts["label a namespace out of the audit"], *BREAK_GLASS))
+    well(plane.kubectl("label", "namespace", "default", "control-plane-", *BREAK_GLASS))
+    well(plane.kubectl(*attempts["delete it in a dry run"], *BREAK_GLASS))
     line = next(
         line
         for line in reversed(plane.audit_log.read_text().splitlines())
@@ -304,9 +305,9 @@ def _without_its_configmap(plane: ControlPlane) -> None:
     Part of the first test with the guard: later ones meet an API server that follows no ConfigMap any more.
     """
     name = ("-n", OURS, "configmap", f"{OURS}-guard")
-    _well(plane.kubectl("delete", *name, *BREAK_GLASS))
+    well(plane.kubectl("delete", *name, *BREAK_GLASS))
     wait_for(lambda: _label(plane, *BREAK_GLASS).returncode != 0)
-    _well(plane.kubectl("create", *name, "--from-literal=groups=kube-audit-function:break-glass", *ORDINARY))
+    well(plane.kubectl("create", *name, "--from-literal=groups=kube-audit-function:break-glass", *ORDINARY))
     wait_for(lambda: _label(plane, *BREAK_GLASS).returncode == 0)
     assert _label(plane, *ORDINARY).returncode != 0
 
@@ -314,9 +315,9 @@ def _without_its_configmap(plane: ControlPlane) -> None:
 def test_what_the_guard_cannot_stop_the_watch_records(plane: ControlPlane, guard: None, watch: Watch) -> None:
     """Deleting its binding is allowed: admission policies are not asked about themselves."""
     with watch.running():
-        _well(plane.kubectl("delete", "validatingadmissionpolicybinding", f"{OURS}-guard-webhook", *ORDINARY))
+        well(plane.kubectl("delete", "validatingadmissionpolicybinding", f"{OURS}-guard-webhook", *ORDINARY))
         wait_for(lambda: watch.changes(f"{OURS}-guard-webhook") == [("deleted", True)])
-    _well(plane.kubectl("apply", "-f", str(DEPLOY / "guard" / "guard.yaml"), *BREAK_GLASS))
+    well(plane.kubectl("apply", "-f", str(DEPLOY / "guard" / "guard.yaml"), *BREAK_GLASS))
 
 
 def _is_status(record: Any) -> bool:
@@ -366,10 +367,6 @@ def _token(admin: Api) -> str:
     path = f"/api/v1/namespaces/{OURS}/serviceaccounts/{OURS}-watch/token"
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
     return str(admin.create(path, request).json["status"]["token"])
-
-
-def _well(done: Any) -> None:
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_shipped_rights_are_these() -> None:
