@@ -66,6 +66,8 @@ LAST = {
     "close refused": raw_post(b"[", more=b"Connection: close\r\n"),
     "http/1.0": raw_post(review("r")).replace(b"HTTP/1.1", b"HTTP/1.0"),
     "http/1.0 probe": PROBE.replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "a handshake before it": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + raw_post(review("s")),
+    "lower case": raw_post(review("t")).replace(b"POST", b"post"),
 }
 
 

@@ -42,8 +42,9 @@ DIGITS_MAX = 9
 _END_OF_HEAD = b"\r\n\r\n"
 _CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# What is not HTTP is refused at once: there may be no end of a head to wait for.
+# What is not HTTP is refused at once, however it is cut into pieces: there may be no end of a head to wait for.
 _MAY_BEGIN = re.compile(rb"[\r\n]*[A-Z-]{0,32}(?: |\r?\Z)")
+_NO_HTTP = "this is not HTTP"
 
 
 class Endpoint(Protocol):
@@ -219,7 +220,7 @@ class Connection(asyncio.Protocol):
 
     def _wait_for_head(self, data: bytes) -> None:
         if not _MAY_BEGIN.match(data):
-            self._refuse(Refusal("http", "this is not HTTP"))
+            self._refuse(Refusal("http", _NO_HTTP))
         elif len(data) > HEAD_BYTES_MAX:
             self._refuse(Refusal("headers"))
         else:
@@ -227,6 +228,9 @@ class Connection(asyncio.Protocol):
 
     def _parse(self, head: bytes) -> None:
         """Begin the request of ``head``, or refuse what is none."""
+        if not _MAY_BEGIN.match(head):
+            self._refuse(Refusal("http", _NO_HTTP))
+            return
         found = self._found
         found.headers.clear()
         parser = httptools.HttpRequestParser(found)
