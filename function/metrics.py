@@ -230,6 +230,17 @@ class Metrics(JournalMetrics):
                 "forward_last_success_timestamp_seconds", "When the sink last took a record, Unix time", "sink"
             ),
         }
+        self._archived = self._counter("archived_segments_total", "Segments put into the archive and read back")
+        self._archived_bytes = self._counter("archived_bytes_total", "Compressed bytes of archived segments")
+        self._archive_failures = self._counter("archive_failures_total", "Failures to archive or compress a segment")
+        self._compressed = self._counter("segments_compressed_total", "Closed segments compressed on the volume")
+        self._archive_left = self._gauge("archive_lag_segments", "Closed segments that are not in the archive")
+        self._archive_lag = self._gauge(
+            "archive_lag_seconds", "Age of the oldest closed segment that is not in the archive"
+        )
+        self._archive_time = self._gauge(
+            "archive_last_success_timestamp_seconds", "When a segment was last archived, Unix time"
+        )
         self._forward_before: dict[str, Mapping[str, float]] = {}
         self.forwarder_running = self._gauge("forwarder_running", "1 while the forwarder's process runs")
         self.forwarder_starts = self._counter("forwarder_starts_total", "Starts of the forwarder's process")
@@ -286,6 +297,10 @@ class Metrics(JournalMetrics):
         """Show what each sink has done since its process started, and what is left."""
         for sink, now in status.items():
             before = self._forward_before.get(sink, {})
+            if "archived" in now:
+                self._archive_status(before, now)
+                self._forward_before[sink] = dict(now)
+                continue
             if "last_cosignature" in now:
                 self._witness_status(sink.partition(" ")[2], before, now)
                 self._forward_before[sink] = dict(now)
@@ -300,6 +315,19 @@ class Metrics(JournalMetrics):
                 if name != "last_success" or now[name]:  # a process that has only started knows of none
                     gauge.labels(sink=sink).set(now[name])
             self._forward_before[sink] = dict(now)
+
+    def _archive_status(self, before: Mapping[str, float], now: Mapping[str, float]) -> None:
+        for name, counter in (
+            ("archived", self._archived),
+            ("archived_bytes", self._archived_bytes),
+            ("failures", self._archive_failures),
+            ("compressed", self._compressed),
+        ):
+            counter.inc(max(0, now[name] - before.get(name, 0)))
+        self._archive_left.set(now["left"])
+        self._archive_lag.set(now["lag_seconds"])
+        if now["last_success"]:
+            self._archive_time.set(now["last_success"])
 
     def _witness_status(self, name: str, before: Mapping[str, float], now: Mapping[str, float]) -> None:
         self._witness_failures.labels(witness=name).inc(max(0, now["failures"] - before.get("failures", 0)))

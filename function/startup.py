@@ -38,9 +38,8 @@ def service_or_exit(environ: Mapping[str, str], *, forwards: bool, bounds: Bound
     if environ.get("AUDIT_FORWARD_TO") and not forwards:
         _exit(_mistakes_without_forwarder(dict(environ)))
     settings = settings_or_exit(environ)
-    if settings.seal.witnesses and not forwards:
-        hint = "run `python -m function forward` beside this, on the same journal directory, and unset it here"
-        _exit([Mistake("AUDIT_SEAL_WITNESSES", "", "this host runs no forwarder, which asks witnesses", hint)])
+    if settings.needs_forwarder and not forwards:
+        _exit(_mistakes_of_no_forwarder(settings))
     try:
         return Service(settings, bounds)
     except ConfigurationError as error:
@@ -70,6 +69,20 @@ def _mistakes_without_forwarder(environ: dict[str, str]) -> list[Mistake]:
     except SettingsError as error:
         found += error.mistakes
     return found
+
+
+def _mistakes_of_no_forwarder(settings: Settings) -> list[Mistake]:
+    hint = "run `python -m function forward` beside this, on the same journal directory, and unset it here"
+    needed = {
+        "AUDIT_SEAL_WITNESSES": (settings.seal.witnesses, "asks witnesses"),
+        "AUDIT_ARCHIVE_URL": (settings.journal.archive_url, "archives segments"),
+        "AUDIT_SEGMENT_COMPRESS": (settings.journal.segment_compress != "none", "compresses segments"),
+    }
+    return [
+        Mistake(name, "", f"this host runs no forwarder, which {does}", hint)
+        for name, (wanted, does) in needed.items()
+        if wanted
+    ]
 
 
 def _exit(mistakes: Sequence[object]) -> NoReturn:

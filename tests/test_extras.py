@@ -25,9 +25,19 @@ MODULES = {
     "uvicorn": {"uvicorn"},
     "cryptography": {"cryptography"},
     "jinja2": {"jinja2"},
+    "backports.zstd": {"backports"},
+    "obstore": {"obstore"},
 }
 # Where they may be imported.
-PLACES = ("forwarding/sinks/", "forwarding/http.py", "serving/framework.py", "transparency/keys.py", "report/page.py")
+PLACES = (
+    "forwarding/sinks/",
+    "forwarding/http.py",
+    "serving/framework.py",
+    "transparency/keys.py",
+    "report/page.py",
+    "journal/content.py",
+    "archive/object_store.py",
+)
 
 
 RECORD = (
@@ -36,7 +46,7 @@ RECORD = (
 
 
 def names(requirements):
-    return {re.match(r"[A-Za-z0-9-]+", requirement)[0].lower() for requirement in requirements}
+    return {re.match(r"[A-Za-z0-9.-]+", requirement)[0].lower().replace(".", "-") for requirement in requirements}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +63,9 @@ def core(tmp_path_factory):
 def test_the_core_is_what_every_host_needs_and_each_sink_with_libraries_has_the_extra_of_its_name():
     assert names(PROJECT["dependencies"]) == CORE
     with_libraries = {name for name in SINKS if sinks._kind(name).modules}
-    assert PROJECT["optional-dependencies"].keys() == {*with_libraries, "functions-framework", "transparency", "report"}
+    assert PROJECT["optional-dependencies"].keys() == {
+        *with_libraries, "functions-framework", "transparency", "report", "archive"
+    }  # fmt: skip
 
 
 def test_every_import_of_the_package_is_of_the_core_or_of_an_extra():
@@ -68,6 +80,7 @@ def test_every_import_of_the_package_is_of_the_core_or_of_an_extra():
             for module in found:
                 importing.setdefault(module.split(".")[0], set()).add(place)
     known = {"uvloop", "httptools", "msgspec", "orjson", "prometheus_client", "yaml"}
+    known |= {"compression"}  # Python's own from 3.14 on
     others = {module: places for module, places in importing.items() if module not in sys.stdlib_module_names}
     assert others.keys() - known == set().union(*MODULES.values())
     for module in others.keys() - known:

@@ -73,7 +73,7 @@ def test_each_example_is_a_component_that_keeps_the_deployment_whole(name):
     urls = urls or [
         yaml.safe_load((EXAMPLES / name / "collector.yaml").read_text())["exporters"]["otlp_http"]["endpoint"]
     ]
-    assert opened >= {53, *(urllib.parse.urlsplit(url).port for url in urls)}
+    assert opened >= {53, *(urllib.parse.urlsplit(url).port or 443 for url in urls)}
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/forward.yaml")), ids=lambda path: path.parent.name)
@@ -89,7 +89,7 @@ def test_the_settings_of_each_example_are_usable(path, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "folder", ["elasticsearch", "victorialogs-grafana", "falco", "opentelemetry-collector", "rsyslog"]
+    "folder", ["elasticsearch", "victorialogs-grafana", "falco", "opentelemetry-collector", "rsyslog", "archive"]
 )
 def test_every_file_of_an_example_is_named_in_its_readme_and_can_be_read(folder):
     readme = (EXAMPLES / folder / "README.md").read_text()

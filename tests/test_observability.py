@@ -106,6 +106,8 @@ NOT_SHOWN = {
     "kube_audit_function_checkpoints_total",
     "kube_audit_function_checkpoint_entries",
     "kube_audit_function_witness_last_cosignature_timestamp_seconds",
+    "kube_audit_function_archive_lag_segments",
+    "kube_audit_function_archive_last_success_timestamp_seconds",
 }  # fmt: skip
 
 

@@ -19,12 +19,15 @@ import time
 from collections.abc import Callable, Mapping
 
 from .. import logs
+from ..archive.layout import SEVERAL
 from ..configuration.settings import Mistake, Settings
+from ..forwarding.closed_segments import ClosedSegments
 from ..forwarding.forwarder import Forwarder
 from ..forwarding.sink import Sink, SinkError
 from ..forwarding.sinks import make_sinks
 from ..forwarding.trial import try_sink
 from ..forwarding.witnesses import make_witnesses
+from ..journal.checkpoints import ARCHIVE
 from ..metrics import Metrics
 from ..record.event_format import EventFormat
 from ..record.review_format import ReviewFormat
@@ -56,7 +59,10 @@ def main(arguments: list[str]) -> int:
     """Forward; return 0, 1 where something was left or refused, 2 for a mistake in arguments or settings."""
     options = parser().parse_args(arguments)
     settings = settings_or_exit(os.environ)
-    if not settings.forwarding.to and not (settings.seal.witnesses and not (options.once or options.check)):
+    is_forever = not (options.once or options.check)
+    archives = bool(settings.journal.archive_url) and not options.check
+    others = archives or (is_forever and (settings.seal.witnesses or settings.journal.segment_compress != "none"))
+    if not settings.forwarding.to and not others:
         hint = "name the sinks to forward to; docs/forwarding.md describes each"
         say(str(Mistake("AUDIT_FORWARD_TO", "", "not set", hint)))
         return 2
@@ -74,10 +80,26 @@ def main(arguments: list[str]) -> int:
         batch_seconds=0.0 if options.once else settings.forwarding.batch_seconds,
         everything=options.once,
         witnesses=() if options.once else make_witnesses(settings.seal.witnesses),
+        closed=_closed_segments(settings, compresses=is_forever),
     )
     if options.once:
         return _once(forwarder, as_json=options.output == "json")
     return _forever(forwarder, settings, supervised=options.supervised)
+
+
+def _closed_segments(settings: Settings, *, compresses: bool) -> ClosedSegments | None:
+    """Return who archives and compresses, None where nobody asked."""
+    journal = settings.journal
+    compresses = compresses and journal.segment_compress != "none"
+    if not (journal.archive_url or compresses):
+        return None
+    return ClosedSegments(
+        journal.dir,
+        url=journal.archive_url,
+        cluster=SEVERAL if settings.recording.clusters_dir else settings.recording.cluster_name,
+        compresses=compresses,
+        sinks=settings.forwarding.to,
+    )
 
 
 def parser() -> Parser:
@@ -123,17 +145,24 @@ def _once(forwarder: Forwarder, *, as_json: bool) -> int:
     most = 0
     while True:
         forwarder.tick()
-        left = max(forwarder.left().values())
+        left = max(forwarder.left().values(), default=0)
+        segments = forwarder.segments_left()
         most = max(most, left)
         progress.show(most - left, most)
-        is_done = not left and forwarder.is_counted() and not forwarder.has_checkpoints_left()
+        is_done = not (left or segments) and forwarder.is_counted() and not forwarder.has_checkpoints_left()
         if forwarder.failure() or ending.asked.is_set() or is_done:
             break
         ending.asked.wait(QUICK_TICK_SECONDS)
     forwarder.stop(STOP_SECONDS)
     progress.end()
     status = forwarder.status()
-    summaries = {sink: _summary(now) for sink, now in status.items()}
+    summaries = {sink: _summary(now) for sink, now in status.items() if sink != ARCHIVE}
+    if ARCHIVE in status:
+        summaries[ARCHIVE] = {
+            "segments archived": int(status[ARCHIVE]["archived"]),
+            "failures": int(status[ARCHIVE]["failures"]),
+            "left": segments,
+        }
     if as_json:
         print(json.dumps([{"sink": sink} | summary for sink, summary in summaries.items()], indent=2))
     else:
@@ -141,7 +170,7 @@ def _once(forwarder: Forwarder, *, as_json: bool) -> int:
             print(f"{sink}: " + ", ".join(f"{count} {name}" for name, count in summary.items()))
     if forwarder.elsewhere:
         say(f"{forwarder.elsewhere} directories are left to another forwarder, which holds them")
-    return 1 if left or forwarder.failure() or forwarder.elsewhere else 0
+    return 1 if left or segments or forwarder.failure() or forwarder.elsewhere else 0
 
 
 def _summary(now: Mapping[str, float]) -> dict[str, int]:
@@ -161,7 +190,8 @@ def _forever(forwarder: Forwarder, settings: Settings, *, supervised: bool) -> i
         ending.on_signals()
     report = _reporter(settings, supervised=supervised)
     to = [*settings.forwarding.to, *(f"witness {key.partition('+')[0]}" for _, key in settings.seal.witnesses)]
-    log.info("forwarding %s to %s", settings.journal.dir, ", ".join(to))
+    to += [settings.journal.archive_url] if settings.journal.archive_url else []
+    log.info("forwarding %s to %s", settings.journal.dir, ", ".join(to) or "nobody: segments are compressed")
     forwarder.start()
     while not ending.asked.is_set():
         forwarder.tick()
@@ -185,7 +215,8 @@ def _drain(forwarder: Forwarder, ending: _Ending, seconds: float, report: Report
     while True:
         forwarder.tick()
         report(forwarder.status())
-        is_done = not any(forwarder.left().values()) and not forwarder.has_checkpoints_left()
+        is_left = any(forwarder.left().values()) or forwarder.segments_left()
+        is_done = not is_left and not forwarder.has_checkpoints_left()
         if is_done or ending.at_once or time.monotonic() >= until:
             return
         time.sleep(min(QUICK_TICK_SECONDS, max(0.0, until - time.monotonic())))

@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
+from ..journal.content import content_blocks, content_status, is_compressed, open_content
+from ..journal.files import Files
 from ..journal.segments import segment_name, segment_number
 from ..record import reading
 from ..record.reading import NotARecord, Record
@@ -31,9 +33,11 @@ class Source:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._files = Files()
         self._is_directory = os.path.isdir(path)
         self._number = 0
         self._offset = 0
+        self._kept: tuple[int, int] | None = None  # number and descriptor of a segment that was decompressed
 
     def blocks(self) -> Iterator[bytes]:
         """Return blocks of whole lines from where the last call stopped to what is the end now. Raises `OSError`."""
@@ -45,7 +49,7 @@ class Source:
         while True:
             following = self._numbers(self._number + 1)  # before the read: a cut segment does not grow
             with contextlib.suppress(FileNotFoundError):  # retention was faster
-                while block := self._block(wanted):
+                for block in self._blocks_of_segment(wanted):
                     offset = self._offset
                     self._offset += len(block)
                     yield self._number, offset, block
@@ -85,14 +89,14 @@ class Source:
 
     def line_at(self, number: int, offset: int) -> bytes:
         """Return the line that starts at ``offset`` of segment ``number``. Raises `OSError`."""
-        with open(self._path(number), "rb") as file:
+        with self._opened(number) as file:
             file.seek(offset)
             return file.readline()
 
     def place(self, number: int, offset: int) -> str:
         """Return ``FILE:LINE`` of the line that starts at ``offset`` of segment ``number``. Raises `OSError`."""
         lines, left = 1, offset
-        with open(self._path(number), "rb") as file:
+        with self._opened(number) as file:
             while left and (block := file.read(min(left, BLOCK_BYTES))):
                 lines += block.count(b"\n")
                 left -= len(block)
@@ -103,7 +107,7 @@ class Source:
         total = -self._offset
         for number in self._numbers(self._number):
             with contextlib.suppress(FileNotFoundError):
-                total += os.path.getsize(self._path(number))
+                total += content_status(self._files, self._path(number)).bytes
         return max(0, total)
 
     # -- steps ------------------------------------------------------------------------------------------------
@@ -115,14 +119,42 @@ class Source:
             found = map(segment_number, os.listdir(self.path))
         except FileNotFoundError:
             return []
-        return sorted(number for number in found if number is not None and number >= low)
+        return sorted({number for number in found if number is not None and number >= low})
 
     def _path(self, number: int) -> str:
         return os.path.join(self.path, segment_name(number)) if self._is_directory else self.path
 
+    def _opened(self, number: int) -> BinaryIO:
+        """Return a segment to be read from its middle. One that had to be decompressed is kept for the next call."""
+        if not self._is_compressed(number):
+            return open(self._path(number), "rb")
+        if self._kept is None or self._kept[0] != number:
+            if self._kept is not None:
+                os.close(self._kept[1])
+            self._kept = (number, open_content(self._files, self._path(number)))
+        os.lseek(self._kept[1], 0, os.SEEK_SET)  # its copies share it
+        return os.fdopen(os.dup(self._kept[1]), "rb")
+
+    def _is_compressed(self, number: int | None = None) -> bool:
+        path = self._path(self._number if number is None else number)
+        return is_compressed(path) or not os.path.exists(path)
+
+    def _blocks_of_segment(self, wanted: int) -> Iterator[bytes]:
+        """Yield blocks of whole lines from the offset on, the first of about ``wanted`` bytes."""
+        while not self._is_compressed() and (block := self._block(wanted)):
+            yield block
+            wanted = min(2 * wanted, BLOCK_BYTES)
+        if self._is_compressed():  # also where it has just been
+            rest = b""
+            for block in content_blocks(self._files, self._path(self._number), self._offset):
+                rest += block
+                if end := rest.rfind(b"\n") + 1:
+                    yield rest[:end]
+                    rest = rest[end:]
+
     def _block(self, wanted: int) -> bytes:
         """Return about ``wanted`` bytes that end with a whole line, or one line that is larger."""
-        with open(self._path(self._number), "rb", buffering=0) as file:
+        with open(open_content(self._files, self._path(self._number)), "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if size < self._offset:  # not what it was: a full disk, or a crash; read again
                 self._offset = 0
@@ -131,7 +163,9 @@ class Source:
     def _received_at(self, number: int, offset: int) -> tuple[int, int]:
         """Return when the first record at ``offset`` or behind it was received, and where it starts; 0 for none."""
         try:
-            with open(self._path(number), "rb") as file:
+            if self._is_compressed(number):
+                return self._first_received(number), 0
+            with open(open_content(self._files, self._path(number)), "rb") as file:
                 if offset:
                     file.seek(offset - 1)
                     file.readline()
@@ -144,7 +178,18 @@ class Source:
             pass
         return 0, offset
 
+    def _first_received(self, number: int) -> int:
+        rest = b""
+        for block in content_blocks(self._files, self._path(number)):
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                if received := _received_ns(line):
+                    return received
+        return 0
+
     def _search(self, number: int, since_ns: int) -> int:
+        if self._is_compressed(number):
+            return 0  # to go to its middle costs as much as to read it
         try:
             low, high = 0, os.path.getsize(self._path(number))
         except FileNotFoundError:

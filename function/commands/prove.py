@@ -8,6 +8,7 @@ import re
 from ..evidence.proving import CannotProve, Proven, prove
 from ..transparency.note import Malformed
 from ..transparency.proof import SUFFIX
+from .archives import fetched
 from .command_line import PROGRAM, Parser, say
 from .journals import sources
 
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
     """Write the proofs; return 0, 1 where there is no such entry or no checkpoint covers it, 2 for usage."""
     options = parser().parse_args(arguments)
     try:
-        found = [one for path in sources([options.journal]) for one in prove(path, options.uid)]
+        found = [one for path in sources(fetched([options.journal], evidence=True)) for one in prove(path, options.uid)]
         if not found:
             raise CannotProve(f"no record in {options.journal} has this uid")
         for number, one in enumerate(found, start=1):

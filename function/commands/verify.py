@@ -17,9 +17,12 @@ from ..evidence.anchors import Anchors, read_anchors
 from ..evidence.hashing import Passed, Task
 from ..evidence.log import Finding, Keys, Level
 from ..evidence.verification import Proved, Verification, verify
+from ..journal.content import content_status
 from ..journal.evidence import is_sealed
+from ..journal.files import Files
 from ..journal.segments import segment_number
 from ..transparency.keys import BadKey, VerifierKey, parse_verifier_key
+from .archives import fetched
 from .command_line import PROGRAM, Parser, say, stop_writing
 from .progress import Progress
 
@@ -62,7 +65,9 @@ def parser() -> Parser:
         examples=EXAMPLES,
         notes="Exit code: 0 proved, 1 not proved, 2 cannot tell. docs/evidence.md says against whom it proves what.",
     )
-    made.add_argument("journals", nargs="*", metavar="JOURNAL", help="a journal's directory, or one process's in it")
+    made.add_argument(
+        "journals", nargs="*", metavar="JOURNAL", help="a journal's directory, one process's in it, or an archive's URL"
+    )
     made.add_argument(
         "--key",
         action="append",
@@ -120,7 +125,7 @@ def _verify_journals(options: argparse.Namespace, keys: Keys) -> int:
         return _say("give the verifier key of the journal with --key (`keys new` printed it)")
     anchors = Anchors([], {})
     useless = [path for path in options.anchors if not read_anchors(path, functools.partial(_blocks, path), anchors)]
-    paths = _directories(options.journals)
+    paths = _directories(fetched(options.journals, evidence=True))
     progress = Progress("", after=PROGRESS_AFTER_SECONDS, shown=lambda size: format_bytes(int(size)))
     jobs = options.jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found = verify(paths, keys, anchors, lambda tasks: _run(tasks, jobs, progress))
@@ -153,7 +158,7 @@ def _is_one(names: list[str]) -> bool:
 
 def _run(tasks: Sequence[Task], jobs: int, progress: Progress) -> Iterator[Passed]:
     """Run tasks on as many cores as there are, the results in their order."""
-    sizes = [sum(os.path.getsize(segment.path) for segment in task.segments) for task in tasks]
+    sizes = [sum(content_status(Files(), segment.path).bytes for segment in task.segments) for task in tasks]
     total, done = sum(sizes), 0
     with concurrent.futures.ProcessPoolExecutor(max_workers=max(1, min(jobs, len(tasks)))) as pool:
         is_worth_it = jobs > 1 and len(tasks) > 1 and total > PARALLEL_BYTES_MIN

@@ -11,6 +11,7 @@ from .units import parse_bytes, parse_seconds
 
 __all__ = [
     "age",
+    "archive_url",
     "bound",
     "cluster_name",
     "number",
@@ -110,6 +111,22 @@ def url(text: str) -> str:
         raise ValueError("a URL with credentials, a fragment or white space")
     _ = parts.port  # raises ValueError where it is no port
     return text
+
+
+def archive_url(text: str) -> str:
+    """Return the URL of an archive without a slash at its end, empty for none."""
+    if not text:
+        return text
+    parts = urlsplit(text)
+    if parts.scheme not in ("s3", "gs", "az", "file"):
+        raise ValueError("not a URL that begins with s3://, gs://, az:// or file://")
+    if "@" in parts.netloc or parts.query or parts.fragment or not text.isprintable() or " " in text:
+        raise ValueError("a URL with credentials, a query, a fragment or white space")
+    if parts.scheme == "file" and (parts.netloc or not parts.path.strip("/")):
+        raise ValueError("not an absolute path")
+    if parts.scheme != "file" and not parts.netloc:
+        raise ValueError("names no bucket")
+    return text.rstrip("/")
 
 
 def witnesses(text: str) -> tuple[tuple[str, str], ...]:

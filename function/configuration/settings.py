@@ -14,6 +14,7 @@ import msgspec
 
 from .parsers import (
     age,
+    archive_url,
     bound,
     cluster_name,
     number,
@@ -52,6 +53,8 @@ __all__ = [
 STDOUT = "-"
 # Beyond AUDIT_BODY_BYTES_MAX a review is read to its end and thrown away, for a degraded record; beyond this it is 413.
 BODY_BYTES_HARD_MAX = 128 << 20
+# Who looks for a time in the archive looks so far back (archive.layout).
+_ARCHIVED_AGE_MAX = 86400.0
 
 
 class ServingSettings(msgspec.Struct, frozen=True):
@@ -90,6 +93,8 @@ class JournalSettings(msgspec.Struct, frozen=True):
     segment_age_max: float
     bytes_max: int
     age_max: float
+    segment_compress: str  # none | zstd
+    archive_url: str  # empty: there is no archive
 
 
 class SealSettings(msgspec.Struct, frozen=True):
@@ -119,6 +124,13 @@ class Settings(msgspec.Struct, frozen=True):
     forwarding: ForwardingSettings
     log_level: str
     watching: Any = None  # the own settings of `watch`, as its room reads them; None where it is not run
+
+    @property
+    def needs_forwarder(self) -> bool:
+        """Whether something is to be done that the forwarder's process does."""
+        journal = self.journal
+        asked = self.forwarding.to or self.seal.witnesses or journal.archive_url or journal.segment_compress != "none"
+        return bool(asked)
 
 
 class Mistake(NamedTuple):
@@ -273,6 +285,13 @@ def _contradictions(values: Values) -> list[Mistake]:
     if values["AUDIT_FORWARD_TO"] and values["AUDIT_JOURNAL_DIR"] == STDOUT:
         hint = "name a directory: what is forwarded is read from the journal's segments"
         found.append(Mistake("AUDIT_JOURNAL_DIR", STDOUT, "stdout cannot be forwarded (AUDIT_FORWARD_TO)", hint))
+    for name in ("AUDIT_ARCHIVE_URL", "AUDIT_SEGMENT_COMPRESS"):
+        if values[name] not in ("", "none") and values["AUDIT_JOURNAL_DIR"] == STDOUT:
+            hint = "name a directory: on stdout there are no segments"
+            found.append(Mistake("AUDIT_JOURNAL_DIR", STDOUT, f"contradicts {name}", hint))
+    if values["AUDIT_ARCHIVE_URL"] and not 0 < values["AUDIT_SEGMENT_AGE_MAX"] <= _ARCHIVED_AGE_MAX:
+        hint = "write 1h: records reach the archive when their segment is closed"
+        found.append(Mistake("AUDIT_SEGMENT_AGE_MAX", "", "longer than a day, with AUDIT_ARCHIVE_URL", hint))
     if values["AUDIT_SEAL_KEY_FILE"] and values["AUDIT_JOURNAL_DIR"] == STDOUT:
         hint = "name a directory: checkpoints are written beside the journal's segments"
         found.append(Mistake("AUDIT_JOURNAL_DIR", STDOUT, "stdout cannot be sealed (AUDIT_SEAL_KEY_FILE)", hint))
@@ -333,6 +352,11 @@ CORE: tuple[Setting, ...] = (
             "AUDIT_JOURNAL_BYTES_MAX)", size(1024, 1 << 50), SIZE_HINT),
     Setting("AUDIT_SEGMENT_AGE_MAX", "1h", "a segment is cut when it is older than this; `0` is never", age,
             _AGE_HINT),
+    Setting("AUDIT_SEGMENT_COMPRESS", "none", "`zstd`: closed segments are compressed when every sink and the archive "
+            "have them", one_of("none", "zstd"), "docs/journal.md says who may still read them"),
+    Setting("AUDIT_ARCHIVE_URL", "", "closed segments go there as well, for years: `s3://BUCKET/PREFIX`, `gs://…`, "
+            "`az://…` or `file:///DIRECTORY`", archive_url, "docs/scale.md has examples; credentials are the "
+            "platform's"),
     Setting("AUDIT_JOURNAL_BYTES_MAX", "1GiB", "how much of the journal is kept, oldest segments go first; `0` is "
             "everything", bound, SIZE_HINT),
     Setting("AUDIT_JOURNAL_AGE_MAX", "none", "how long segments are kept; `none` is forever", age, _AGE_HINT),

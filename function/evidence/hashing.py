@@ -5,15 +5,14 @@ Values in and out, so that a process of its own can do it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from ..journal.content import content_blocks
+from ..journal.files import Files
 from ..transparency.tree import Edge, Tree
 
 __all__ = ["Difference", "Passed", "Segment", "Task", "check"]
-
-BLOCK_BYTES = 4 << 20
 
 
 class Segment(NamedTuple):
@@ -97,6 +96,7 @@ class _Check:
 
     def _segment(self, segment: Segment) -> None:
         self._start = self._passed.starts[segment.number] = self._tree.size
+        before = self._bytes
         limit = segment.end if segment.failed and segment.end >= 0 else -1
         self._torn = 0
         outside = 0
@@ -108,7 +108,7 @@ class _Check:
         if outside:
             self._passed.outside[segment.number] = outside
         if segment.end >= 0:
-            self._compare_end(segment)
+            self._compare_end(segment, self._bytes - before)
 
     def _append(self, segment: Segment, lines: Sequence[bytes]) -> None:
         tree, at = self._tree, 0
@@ -141,23 +141,19 @@ class _Check:
         difference = Difference(segment.number, size, self._matched, first, last, expected)
         self._passed.differences.append(difference)
 
-    def _compare_end(self, segment: Segment) -> None:
+    def _compare_end(self, segment: Segment, size: int) -> None:
         if self._tree.size != segment.end:
             self._differs(segment, self._tree.size, segment.end)
             self._is_lost = True
-        size = os.path.getsize(segment.path)
         if not segment.failed and 0 <= segment.bytes < size and self._tree.size == segment.end:
             self._passed.behind[segment.number] = size - segment.bytes
 
     def _lines(self, path: str) -> Iterator[list[bytes]]:
         """Yield the whole lines, without their breaks, some megabytes at a time."""
         kept = b""
-        with open(path, "rb", buffering=0) as file:
-            while block := file.read(BLOCK_BYTES):
-                self._bytes += len(block)
-                if kept:
-                    block = kept + block  # a line that goes on
-                *lines, kept = block.split(b"\n")
-                if lines:
-                    yield lines
+        for block in content_blocks(Files(), path):
+            self._bytes += len(block)
+            *lines, kept = (kept + block if kept else block).split(b"\n")
+            if lines:
+                yield lines
         self._torn = len(kept)

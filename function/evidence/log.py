@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from ..journal.content import content_status, is_compressed
 from ..journal.evidence import Evidence, read_evidence
 from ..journal.files import Files
 from ..journal.segments import LOCK, segment_name, segment_number
@@ -143,7 +144,7 @@ def read_log(path: str, keys: Keys, files: Files | None = None) -> Log:
     for entry in files.entries(path):
         number = segment_number(entry.name)
         if number is not None:
-            log.segments[number] = entry.bytes
+            log.segments[number] = content_status(files, entry.path).bytes if is_compressed(entry.path) else entry.bytes
         elif entry.name == LOCK:
             log.ended_cleanly = entry.modified == 0
     log.segments = dict(sorted(log.segments.items()))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..journal.checkpoints import Position
+from ..journal.content import content_blocks, content_status
 from ..journal.files import Files
-from ..journal.segments import segment_number
+from ..journal.segments import segment_name, segment_number
 
 __all__ = ["Backlog"]
 
@@ -36,7 +37,7 @@ class Backlog:
         for name in self._files.names(self._path):
             number = segment_number(name)
             if number is not None:
-                paths[number] = f"{self._path}/{name}"
+                paths[number] = f"{self._path}/{segment_name(number)}"
         self._segments = {number: self._segments.get(number, _Counted()) for number in sorted(paths)}
         room = COUNT_BYTES_MAX
         for number, counted in self._segments.items():
@@ -64,12 +65,12 @@ class Backlog:
         """Count the lines of ``path`` beyond what was looked at; return the bytes read."""
         read = 0
         try:
-            size = self._files.status(path).bytes
+            size = content_status(self._files, path).bytes
             if size < counted.size:  # the writer cut a failed write back
                 counted.size = counted.whole = counted.lines = 0
             if size == counted.size or room <= 0:
                 return 0
-            for block in self._files.blocks(path, counted.size):
+            for block in content_blocks(self._files, path, counted.size):
                 last = block.rfind(b"\n")
                 if last >= 0:
                     counted.lines += block.count(b"\n")

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..journal import checkpoints
-from ..journal.checkpoints import FORWARDING, START
+from ..journal.checkpoints import ARCHIVE, FORWARDING, START
+from ..journal.content import content_status, is_compressed
 from ..journal.evidence import is_sealed
 from ..journal.files import Files
 from ..journal.reader import Reader
@@ -29,7 +30,7 @@ from .sealed import CheckpointReader, is_through
 from .sink import Sink, SinkError
 from .worker import Channel, Worker
 
-__all__ = ["WITNESS", "Forwarder", "SinkStatus", "Witness"]
+__all__ = ["WITNESS", "Closed", "Forwarder", "SinkStatus", "Witness"]
 
 log = logging.getLogger("audit.forward")
 
@@ -55,6 +56,23 @@ class Witness(Protocol):
     def is_through(self, directory: str) -> bool: ...
 
 
+class Closed(Protocol):
+    """Who archives and compresses the closed segments of ``directories`` (`closed_segments.ClosedSegments`)."""
+
+    directories: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    def start(self) -> None: ...
+    def drain(self) -> None: ...
+    def stop(self) -> None: ...
+    def join(self, seconds: float) -> bool: ...
+    def status(self) -> SinkStatus: ...
+    def establish(self, state_directory: str) -> None: ...
+    def left(self, directories: Sequence[str]) -> int: ...
+    def is_through(self, directory: str) -> bool: ...
+
+
 class _Directory:
     """A process directory that is ours to forward."""
 
@@ -77,7 +95,7 @@ class Forwarder:
     """Forwards ``journal_dir`` to ``sinks``. Call `tick` about once a second; `stop` at the end.
 
     ``everything`` takes every directory that is free, at once. ``host`` is our host's name. ``witnesses`` are asked to
-    cosign the newest checkpoint of each directory.
+    cosign the newest checkpoint of each directory; ``closed`` archives and compresses segments.
     """
 
     def __init__(
@@ -91,8 +109,10 @@ class Forwarder:
         files: Files | None = None,
         pace: Pace | None = None,
         witnesses: Sequence[Witness] = (),
+        closed: Closed | None = None,
     ) -> None:
         self._witnesses = witnesses
+        self._closed = closed
         self._journal_dir = journal_dir
         self._everything = everything
         self._host = _host_part(directory_name(host or socket.gethostname(), 0, "0" * 8))
@@ -114,6 +134,8 @@ class Forwarder:
             worker.start()
         for witness in self._witnesses:
             witness.start()
+        if self._closed:
+            self._closed.start()
 
     def tick(self) -> None:
         """Look for directories, keep leases, count what is behind. Never raises `OSError`."""
@@ -140,17 +162,28 @@ class Forwarder:
                 )
                 self._drop(directory)
 
+        paths = tuple(one.path for one in self._directories.values())
         for witness in self._witnesses:
-            witness.directories = tuple(one.path for one in self._directories.values())
+            witness.directories = paths
+        if self._closed:
+            self._closed.directories = paths
 
     def status(self) -> dict[str, SinkStatus]:
         """Return how each sink is doing."""
         sinks = {worker.sink.name: self._status_of(worker) for worker in self._workers}
-        return sinks | {f"{WITNESS}{one.name}": one.status() for one in self._witnesses}
+        witnesses = {f"{WITNESS}{one.name}": one.status() for one in self._witnesses}
+        return sinks | witnesses | ({ARCHIVE: self._closed.status()} if self._closed else {})
 
     def left(self) -> dict[str, int]:
         """Return how many records each sink has not settled yet."""
         return {worker.sink.name: self._behind(worker)[0] for worker in self._workers}
+
+    def segments_left(self) -> int:
+        """Return how many closed segments are not in the archive yet."""
+        try:
+            return self._closed.left([one.path for one in self._directories.values()]) if self._closed else 0
+        except FileNotFoundError:
+            return 0  # no record yet
 
     def has_checkpoints_left(self) -> bool:
         """Return whether a sink has not settled all of the tree's checkpoints yet."""
@@ -168,6 +201,8 @@ class Forwarder:
         """Send what is there, without waiting for batches to fill."""
         for worker in self._workers:
             worker.drain()
+        if self._closed:
+            self._closed.drain()
 
     def stop(self, seconds: float) -> None:
         """End the workers, waiting ``seconds`` at most, and give the leases back."""
@@ -175,11 +210,15 @@ class Forwarder:
             worker.stop()
         for witness in self._witnesses:
             witness.stop()
+        if self._closed:
+            self._closed.stop()
         until = time.monotonic() + seconds
         for worker in self._workers:
             worker.join(max(0.0, until - time.monotonic()))
         for witness in self._witnesses:
             witness.join(max(0.0, until - time.monotonic()))
+        if self._closed:
+            self._closed.join(max(0.0, until - time.monotonic()))
         for directory in self._directories.values():
             directory.lease.release()
 
@@ -197,7 +236,7 @@ class Forwarder:
         for name, directory in found.items():
             if name in self._directories:
                 self._finish(self._directories[name], directory, now)
-            elif self._finished.get(name) != _signature(directory):
+            elif self._finished.get(name) != _signature(self._files, directory):
                 self.elsewhere += not self._take(name, directory, now)
 
     def _take(self, name: str, directory: ProcessDirectory, now: float) -> bool:
@@ -220,6 +259,8 @@ class Forwarder:
             self._forget_other_sinks(state)
             for channel in (*mine.channels.values(), *mine.sealed.values()):
                 channel.establish()
+            if self._closed:
+                self._closed.establish(state)
         except OSError as error:  # a full volume: forwarding is not what should stop
             log.warning("forward: cannot write to %s: %s", state, error.strerror)
         for worker in self._workers:
@@ -241,7 +282,8 @@ class Forwarder:
 
     def _forget_other_sinks(self, state: str) -> None:
         """Remove the checkpoints of sinks that are not configured any more: retention would wait for them."""
-        names = {f"{worker.sink.name}.json" for worker in self._workers}
+        sinks = (*(worker.sink.name for worker in self._workers), *(self._closed.names if self._closed else ()))
+        names = {f"{name}.json" for name in sinks}
         for name in self._files.names(state):
             if name.endswith(".json") and name not in names:
                 log.warning("forward: forgetting the checkpoint %s/%s: no such sink is configured", state, name)
@@ -254,7 +296,7 @@ class Forwarder:
         mine.backlog.measure()
         if not mine.backlog.complete or any(mine.backlog.behind(one.position)[0] for one in mine.channels.values()):
             return
-        if not self._is_sealed_through(mine):
+        if not self._is_sealed_through(mine) or (self._closed and not self._closed.is_through(mine.path)):
             return
         self._finished[mine.name] = mine.backlog.signature()
         log.info("forward: finished %s", mine.path)
@@ -361,6 +403,9 @@ def _host_part(name: str) -> str:
     return name.rsplit("-", 2)[0]
 
 
-def _signature(directory: ProcessDirectory) -> tuple[int, int]:
+def _signature(files: Files, directory: ProcessDirectory) -> tuple[int, int]:
     last = directory.segments[-1] if directory.segments else None
+    if last and is_compressed(last.path):
+        with contextlib.suppress(FileNotFoundError):  # retention was faster
+            return last.number, content_status(files, last.path).bytes
     return (last.number, last.bytes) if last else (0, 0)

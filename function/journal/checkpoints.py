@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 from .files import Files, write_all
 
-__all__ = ["START", "Position", "first_unconfirmed", "mark_of", "read", "state_directory", "states", "write"]
+__all__ = ["ARCHIVE", "START", "Position", "first_unconfirmed", "mark_of", "read", "state_directory", "states", "write"]
 
 FORWARDING = "forwarding"
+# The name of the archive's checkpoints, among those of sinks.
+ARCHIVE = "archive"
 MARK_BYTES = 256
 
 _BYTES_MAX = 4096

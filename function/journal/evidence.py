@@ -18,6 +18,7 @@ __all__ = [
     "checkpoints_number",
     "cosigned_name",
     "is_sealed",
+    "of_segment",
     "proof_name",
     "read_evidence",
     "retention_name",
@@ -115,6 +116,16 @@ def _take(found: Evidence, number: int, kind: str, content: bytes) -> None:
         found.proofs[number] = content
     else:
         found.statements[number] = content
+
+
+def of_segment(files: Files, directory: str, number: int) -> list[str]:
+    """Return the names of the files that prove segment ``number``, and that of the adoption, where they are there.
+
+    None of them changes any more when the segment is closed. Raises `OSError`.
+    """
+    names = sorted(files.names(directory))
+    matches = [(name, _OF_SEGMENT.fullmatch(name)) for name in names]
+    return [name for name, match in matches if name == ADOPTION or (match and int(match[1]) == number)]
 
 
 def write_whole(files: Files, path: str, data: bytes) -> None:

@@ -73,6 +73,22 @@ class Files:
         """Return a descriptor that is good for nothing but to be closed when another is needed."""
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
+    def open_scratch(self) -> int:
+        """Return the descriptor of a new file without a name, to write and read: on disk, in memory where none is."""
+        import tempfile  # noqa: PLC0415 - only where a compressed segment is read from its middle
+
+        try:
+            with tempfile.TemporaryFile() as file:
+                return os.dup(file.fileno())
+        except OSError:  # a read-only root, and nothing mounted
+            if not hasattr(os, "memfd_create"):
+                raise
+            return os.memfd_create("segment")
+
+    def rewind(self, fd: int) -> None:
+        """Go back to the start of the open file."""
+        os.lseek(fd, 0, os.SEEK_SET)
+
     def open_shared(self, path: str) -> int:
         """Open the file ``path``, which other processes write as well, to read and append; create it if need be."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
@@ -148,6 +164,10 @@ class Files:
     def rename(self, path: str, new_path: str) -> None:
         """Give the file another name, and take that from whichever file has it."""
         os.rename(path, new_path)
+
+    def link(self, path: str, new_path: str) -> None:
+        """Give the file a second name, which must be free."""
+        os.link(path, new_path)
 
     def remove(self, path: str) -> None:
         """Remove the file ``path``."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ..transparency import statement as statements
 from ..transparency.note import Malformed
 from ..transparency.tree import Edge
+from .content import content_blocks
 from .evidence import Evidence
 from .files import Files
 from .segments import segment_name, segment_number
@@ -45,7 +46,7 @@ def start_before(evidence: Evidence, size: int) -> Start:
 def leaves(files: Files, directory: str, evidence: Evidence, number: int) -> Iterator[Place]:
     """Yield the entries from segment ``number`` on; what a failed write has left is none. Raises `OSError`."""
     names = files.names(directory)
-    for segment in sorted(found for name in names if (found := segment_number(name)) is not None and found >= number):
+    for segment in sorted({found for name in names if (found := segment_number(name)) is not None and found >= number}):
         entries = _entries(evidence.statements.get(segment, b""))
         for at, line in enumerate(_lines(files, f"{directory}/{segment_name(segment)}")):
             if 0 <= entries <= at:
@@ -55,7 +56,7 @@ def leaves(files: Files, directory: str, evidence: Evidence, number: int) -> Ite
 
 def _lines(files: Files, path: str) -> Iterator[bytes]:
     kept = b""
-    for block in files.blocks(path, 0):
+    for block in content_blocks(files, path):
         *lines, kept = (kept + block).split(b"\n")
         yield from lines
 

@@ -12,6 +12,7 @@ import logging
 from typing import NamedTuple
 
 from .checkpoints import MARK_BYTES, Position, mark_of
+from .content import open_content
 from .files import Files
 from .segments import segment_name, segment_number
 
@@ -87,7 +88,7 @@ class Reader:
         if number != self._segment:  # retention was faster, or it is the first one
             self._enter(number)
         try:
-            self._fd = self._files.open_to_read(f"{self.directory}/{self._name(number)}")
+            self._fd = open_content(self._files, f"{self.directory}/{self._name(number)}")
         except FileNotFoundError:
             return False  # just now; the next call sees what is left
         self._durable = self._exhausted = (-1, -1)

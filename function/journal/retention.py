@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from . import checkpoints
 from .ages import BelievedClock
 from .checkpoints import START
+from .content import content_blocks, content_status, is_compressed, plain_path, read_content
 from .files import Files, write_all
 from .rotation import Limits, Removal, to_remove
 from .segments import (
@@ -91,7 +92,7 @@ class Retention:
         self._clock = BelievedClock()
         self._leapt = False
         self._examined: set[str] = set()
-        self._known: dict[str, int] = {}  # the records of each closed segment that is there, by its path
+        self._known: dict[str, int] = {}  # the records of each closed segment that is there, by its plain path
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="audit-retention", daemon=True)
@@ -179,7 +180,7 @@ class Retention:
 
     def _count_missing(self, known: Sequence[str], found: Sequence[ProcessDirectory]) -> None:
         """Count as lost what was there, and is gone without having been removed by retention, ours or another's."""
-        present = {segment.path for directory in found for segment in directory.segments}
+        present = {plain_path(segment.path) for directory in found for segment in directory.segments}
         missing = [path for path in known if path not in present]
         marks = {directory: self._marks(directory) for directory in {os.path.dirname(path) for path in missing}}
         records = {path: self._known.pop(path) for path in missing}
@@ -198,19 +199,20 @@ class Retention:
 
     def _get_to_know(self, closed: Sequence[Segment]) -> None:
         for segment in closed:
-            if segment.path not in self._known:
+            path = plain_path(segment.path)
+            if path not in self._known:
                 with contextlib.suppress(FileNotFoundError):
-                    self._known[segment.path] = self._records_in(segment)
+                    self._known[path] = self._records_in(segment)
+
+    def _content_bytes(self, segment: Segment) -> int:
+        return content_status(self._files, segment.path).bytes if is_compressed(segment.path) else segment.bytes
 
     def _records_in(self, segment: Segment) -> int:
         """Return how many records ``segment`` holds: about, where it is large."""
-        fd = self._files.open_to_read(segment.path)
-        try:
-            sample = self._files.read(fd, SAMPLE_BYTES, 0)
-        finally:
-            self._files.close(fd)
+        sample = read_content(self._files, plain_path(segment.path), SAMPLE_BYTES, 0)
+        size = self._content_bytes(segment)
         lines = sample.count(b"\n")
-        return lines if segment.bytes <= len(sample) else max(1, round(lines * segment.bytes / len(sample)))
+        return lines if size <= len(sample) else max(1, round(lines * size / len(sample)))
 
     def _mark(self, segment: Segment) -> None:
         """Leave a note beside ``segment`` that retention removes it: other processes would count it as lost."""
@@ -289,13 +291,15 @@ class Retention:
             state = states.get(os.path.basename(os.path.dirname(segment.path)), {})
             positions = [state.get(sink, START) for sink in sinks]
             offset = checkpoints.first_unconfirmed(positions, segment.number)
-            if offset is not None and offset < segment.bytes and self._holds_a_line(segment.path, offset):
+            if offset is not None and self._holds_a_line(segment, offset):
                 found[segment.path] = offset
         return found
 
-    def _holds_a_line(self, path: str, offset: int) -> bool:
+    def _holds_a_line(self, segment: Segment, offset: int) -> bool:
         with contextlib.suppress(FileNotFoundError):
-            return any(b"\n" in block for block in self._files.blocks(path, offset))
+            if offset < self._content_bytes(segment):
+                blocks = content_blocks(self._files, plain_path(segment.path), offset)
+                return any(b"\n" in block for block in blocks)
         return False
 
     def _remove(self, segment: Segment, unconfirmed_from: int | None) -> bool:
@@ -303,10 +307,11 @@ class Retention:
         try:
             lost = 0
             if unconfirmed_from is not None:
-                lost = sum(block.count(b"\n") for block in self._files.blocks(segment.path, unconfirmed_from))
+                blocks = content_blocks(self._files, plain_path(segment.path), unconfirmed_from)
+                lost = sum(block.count(b"\n") for block in blocks)
             self._mark(segment)
             self._files.remove(segment.path)
-            self._known.pop(segment.path, None)
+            self._known.pop(plain_path(segment.path), None)
         except FileNotFoundError:
             return True  # another replica's retention was faster, and has counted
         except OSError as error:

@@ -7,6 +7,7 @@ import re
 import time
 from typing import NamedTuple
 
+from .content import is_compressed
 from .files import Files, Found
 
 __all__ = [
@@ -31,13 +32,13 @@ HEARTBEAT_SECONDS = 10.0
 # A writer whose heartbeat is older than this is dead, if its lock is free as well.
 STALE_SECONDS = 60.0
 
-_SEGMENT = re.compile(r"audit-([0-9]{20})\.ndjson")
+_SEGMENT = re.compile(r"audit-([0-9]{20})\.ndjson(?:\.zst)?")
 _DIRECTORY = re.compile(r".+-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 _READ_BYTES = 1 << 20
 
 
 class Segment(NamedTuple):
-    """One file of the journal. ``modified`` is in seconds since the epoch."""
+    """One file of the journal, compressed or not. ``modified`` is in seconds since the epoch."""
 
     path: str
     number: int
@@ -66,7 +67,7 @@ class ProcessDirectory(NamedTuple):
 
 
 def segment_name(number: int) -> str:
-    """Return the file name of segment ``number``; numbers start at 1."""
+    """Return the file name of segment ``number``, before it is compressed; numbers start at 1."""
     return f"audit-{number:020d}.ndjson"
 
 
@@ -132,22 +133,28 @@ def is_alive(files: Files, directory: ProcessDirectory, now: float) -> bool:
 
 
 def torn_bytes(files: Files, segment: Segment) -> int:
-    """Return how many bytes follow the last whole line of ``segment``: what a killed writer left."""
+    """Return how many bytes follow the last whole line of ``segment``: what a killed writer left.
+
+    Of a compressed one they were counted before it was.
+    """
+    if is_compressed(segment.path):
+        return 0
     tail = files.tail(segment.path, _READ_BYTES)
     return len(tail) - (tail.rfind(b"\n") + 1)
 
 
 def _scan_one(files: Files, directory: Found) -> ProcessDirectory:
-    segments, other_bytes = [], 0
+    segments: dict[int, Segment] = {}
+    other_bytes = 0
     try:
         entries = files.entries(directory.path)
     except FileNotFoundError:
         entries = []
-    for entry in entries:
-        if match := _SEGMENT.fullmatch(entry.name):
-            segments.append(Segment(entry.path, int(match[1]), entry.bytes, entry.modified))
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        match = _SEGMENT.fullmatch(entry.name)
+        if match and int(match[1]) not in segments:  # beside the plain file, the compressed one is not finished
+            segments[int(match[1])] = Segment(entry.path, int(match[1]), entry.bytes, entry.modified)
         else:
             other_bytes += _bytes_of(files, entry)
-    segments.sort(key=lambda segment: segment.number)
     modified = max((entry.modified for entry in entries), default=0.0)
-    return ProcessDirectory(directory.path, segments, other_bytes, modified)
+    return ProcessDirectory(directory.path, [segments[number] for number in sorted(segments)], other_bytes, modified)

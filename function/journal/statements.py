@@ -21,6 +21,7 @@ from ..transparency import statement as statements
 from ..transparency.note import Malformed
 from ..transparency.statement import ADOPTION, RETENTION, Statement
 from ..transparency.tree import EMPTY, Edge, Tree
+from .content import open_content
 from .evidence import ADOPTION as ADOPTION_NAME
 from .evidence import (
     Evidence,
@@ -163,7 +164,7 @@ class Statements:
 
     def _hash(self, tree: Tree, path: str) -> int:
         """Append the whole lines of a segment to ``tree``, made durable first; return how many bytes are torn."""
-        fd = self._files.open_to_read(path)
+        fd = open_content(self._files, path)
         try:
             with contextlib.suppress(OSError):  # a read-only mount has no fdatasync: nothing to wait for
                 self._files.datasync(fd)

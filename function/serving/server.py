@@ -93,7 +93,7 @@ class _Server:
         self._service.open()
         gc.enable()  # the start did without: what it made is frozen by now
         settings = self._service.settings
-        if settings.forwarding.to or settings.seal.witnesses:
+        if settings.needs_forwarder:
             self._forwarder = ForwarderProcess(settings.forwarding, self._service.metrics)
             self._forwarder.start()
         self._listener.start()

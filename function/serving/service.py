@@ -15,6 +15,7 @@ from ..clusters.tokens import Cluster
 from ..configuration.files import Configuration, Snapshot
 from ..configuration.settings import STDOUT, Settings
 from ..journal import Journal, Limits, Retention, StdoutWriter, Writer
+from ..journal.checkpoints import ARCHIVE
 from ..metrics import Metrics
 from ..mounts import Reloader
 from ..version import VERSION
@@ -145,7 +146,7 @@ class Service:
             limits,
             self.metrics,
             own_directory=lambda: writer.directory,
-            sinks=self.settings.forwarding.to,
+            sinks=self.settings.forwarding.to + ((ARCHIVE,) if settings.archive_url else ()),
             statements=self._seal.statements() if self._seal else None,
         )
         retention.start()
@@ -182,7 +183,7 @@ class Service:
     def _banner(self) -> str:
         journal, recording = self.settings.journal, self.settings.recording
         where = "stdout (NOT durable)" if journal.dir == STDOUT else f"{journal.dir} (fsync {journal.fsync})"
-        to = ", ".join(self.settings.forwarding.to)
+        to = ", ".join([*self.settings.forwarding.to, *([journal.archive_url] if journal.archive_url else [])])
         who = f"the clusters in {recording.clusters_dir}" if recording.clusters_dir else recording.cluster_name
         return (
             f"kube-audit-function {VERSION}: recording reviews{f' of {who}' if who else ''} to {where}, format "

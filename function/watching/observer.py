@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 from msgspec import Raw
 
+from ..journal.content import content_blocks
 from ..journal.files import Files
 from ..journal.segments import scan
 from ..metrics import WatchMetrics
@@ -165,7 +166,7 @@ def _observations(files: Files, journal_dir: str) -> Iterator[reading.Record]:
 
 def _observations_of(files: Files, path: str) -> Iterator[reading.Record]:
     rest = b""
-    for block in files.blocks(path, 0):
+    for block in content_blocks(files, path):
         *lines, rest = (rest + block).split(b"\n")
         for line in lines:
             if _NEEDLE in line:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ...history.change import change_of
+from ...journal.content import content_status, open_content
+from ...journal.files import Files
 from ...record import reading
 from ...record.reading import NotARecord, Record
 from ..journals import Source
@@ -24,7 +26,8 @@ __all__ = ["Index", "Unusable", "default_path"]
 
 VERSION = 1
 MARK_BYTES = 256
-FILES_OPEN_MAX = 64
+FILES_OPEN_MAX = 8  # a compressed one is decompressed to a file that takes room as long as it is open
+_FILES = Files()
 # So many stored states before a time, and after it, tell what an object was then, whatever raced around it.
 STATES = 4
 SLACK_NS = 60 * 10**9
@@ -125,7 +128,7 @@ class Index:
         for path in known.keys() - set(present):
             self._forget(known[path].id)
         due = [(path, start) for path in present if (start := self._start(path, known.get(path))) is not None]
-        total = sum(os.path.getsize(path) - start for path, start in due)
+        total = sum(content_status(_FILES, path).bytes - start for path, start in due)
         rows = _Rows(self._database)
         done = no_records = 0
         for path, start in due:
@@ -138,14 +141,14 @@ class Index:
     def _start(self, path: str, known: _Known | None) -> int | None:
         """Return from where on a segment is to be read, None where nothing is new."""
         try:
-            status = os.stat(path)
+            status = content_status(_FILES, path)
         except FileNotFoundError:
             return None
         if known is None:
             return 0
-        if (status.st_size, status.st_mtime_ns) == (known.size, known.modified):
+        if (status.bytes, status.modified_ns) == (known.size, known.modified):
             return None
-        if status.st_size > known.size and _mark(path, known.size) == known.mark:
+        if status.bytes > known.size and _mark(path, known.size) == known.mark:
             return known.size
         self._forget(known.id)
         return 0
@@ -255,7 +258,7 @@ class _Rows:
 
     def read(self, path: str, start: int) -> Iterator[tuple[int, int]]:
         """Read a segment from a byte on; return with each block its bytes, and its lines that are no records."""
-        status = os.stat(path)
+        status = content_status(_FILES, path)
         self._database.execute(
             "INSERT INTO segments (path, size, modified, mark) VALUES (?, ?, ?, ?) "
             "ON CONFLICT (path) DO UPDATE SET size = excluded.size",
@@ -272,7 +275,7 @@ class _Rows:
             yield len(block), bad
         self._database.execute(
             "UPDATE segments SET size = ?, modified = ?, mark = ? WHERE id = ?",
-            (offset, status.st_mtime_ns if offset == status.st_size else 0, _mark(path, offset), segment),
+            (offset, status.modified_ns if offset == status.bytes else 0, _mark(path, offset), segment),
         )
 
     def _rows(
@@ -329,7 +332,7 @@ class _Files:
         if fd is None:
             if len(self._open) >= FILES_OPEN_MAX:
                 os.close(self._open.pop(next(iter(self._open))))
-            fd = os.open(self._paths[position.segment], os.O_RDONLY)
+            fd = open_content(_FILES, self._paths[position.segment])
         self._open[position.segment] = fd
         return os.pread(fd, position.length, position.offset)
 
@@ -341,7 +344,7 @@ class _Files:
 
 def _mark(path: str, end: int) -> bytes:
     """Return a digest of how a segment begins and of the bytes before ``end``: whether it is still the same."""
-    with open(path, "rb") as file:
+    with open(open_content(_FILES, path), "rb") as file:
         first = file.read(min(MARK_BYTES, end))
         file.seek(max(0, end - MARK_BYTES))
         last = file.read(min(MARK_BYTES, end))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from ...history.kinds import Wanted, parse_wanted
+from ..archives import fetched, is_archive
 from ..command_line import PROGRAM, Parser, say
 from .index import default_path
 from .records import Journals
@@ -42,14 +43,21 @@ def past_parser(command: str, description: str, epilog: str = "", *, examples: s
         "--journal",
         action="append",
         metavar="DIR",
-        help=f"a journal, one writer's directory, a segment (also .gz), or - for standard input; may be repeated "
-        f"(default: {JOURNAL}, or ./journal)",
+        help="a journal, one writer's directory, a segment (also .gz), an archive's URL, or - for standard input; may "
+        f"be repeated (default: {JOURNAL}, or ./journal)",
     )
     made.add_argument(
         "--index", action="store_true", help="keep an index in the user's cache: later answers come at once"
     )
     made.add_argument("--index-file", metavar="FILE", default="", help="keep the index in this file instead")
     made.add_argument("--cluster", metavar="NAME", help="only this cluster's records, in a journal of several")
+    made.add_argument(
+        "--fetch-from",
+        type=moment,
+        default=0,
+        metavar="TIME",
+        help="of an archive, fetch only what was recorded since then (default: --since, else everything)",
+    )
     made.add_argument("--utc", action="store_true", help="print times in UTC, also on a terminal")
     made.add_argument("--zone", metavar="+HH:MM", help="read and print times in this zone instead of the machine's")
     made.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="auto: on a terminal")
@@ -86,8 +94,7 @@ def run(
     _live_in_the_zone(arguments)
     options = made.parse_args(arguments)
     try:
-        paths = _paths(options)
-        journals = Journals(paths, options.index_file or (default_path(paths) if options.index else ""))
+        journals = _journals(options)
         output = Output(
             Clock(dt.UTC if options.utc or not (options.zone or sys.stdout.isatty()) else None),
             colour=options.color == "always"
@@ -106,9 +113,23 @@ def run(
     except BrokenPipeError:  # no mistake: see `__main__`
         raise
     except OSError as error:
-        say(f"{error.filename or 'the journal'}: {error.strerror or error}; {_hint(options)}")
+        hint = "" if is_archive(str(error.filename)) else f"; {_hint(options)}"  # that has its own
+        say(f"{error.filename or 'the journal'}: {error.strerror or error}{hint}")
         return 2
     return code
+
+
+def _journals(options: argparse.Namespace) -> Journals:
+    """Return the journals; of an archive what the question needs. What is fetched for one run needs no index."""
+    paths = _paths(options)
+    if not any(map(is_archive, paths)):
+        return Journals(paths, options.index_file or (default_path(paths) if options.index else ""))
+    given = vars(options)
+    since_ns = 0 if given.get("new") else given.get("read_from") or given.get("since") or 0
+    if "read_from" in given:
+        options.read_from = options.read_from or options.fetch_from or since_ns
+    until_ns = given.get("until") or 0
+    return Journals(fetched(paths, since_ns=options.fetch_from or since_ns, until_ns=until_ns, cluster=options.cluster))
 
 
 def _live_in_the_zone(arguments: list[str]) -> None:

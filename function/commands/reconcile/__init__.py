@@ -15,6 +15,7 @@ from ...configuration.units import format_bytes
 from ...native.outcomes import CLASSES
 from ...native.reading import WRAPPINGS
 from ...native.webhook_rules import Rules, RulesError, rules_of
+from ..archives import fetched
 from ..command_line import PROGRAM, Parser, moment_or_age, say
 from ..progress import Progress
 from . import enriching, output
@@ -62,7 +63,9 @@ def parser() -> Parser:
         examples=EXAMPLES,
         notes="docs/reconcile.md has the commands that get a day's log from EKS, GKE and AKS.",
     )
-    made.add_argument("journal", metavar="JOURNAL", help="a journal, one writer's directory, or a segment")
+    made.add_argument(
+        "journal", metavar="JOURNAL", help="a journal, one writer's directory, a segment, or an archive's URL"
+    )
     made.add_argument(
         "native", nargs="+", metavar="NATIVE", help="files or directories of the log, gzip too; - is stdin"
     )
@@ -114,7 +117,8 @@ def _run(options: argparse.Namespace, directory: str) -> int:
         keep_all=options.list or options.json or bool(options.classes),
         with_origin=options.enrich,
     )
-    journal = Journal([options.journal, *options.journals])
+    paths = [options.journal, *options.journals]
+    journal = Journal(fetched(paths, since_ns=options.since, until_ns=options.until, cluster=options.cluster))
     log = NativeLog(
         native_files(options.native),
         wrapping=options.native_format,

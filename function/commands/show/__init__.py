@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime as dt
 import itertools
 import json
 import os
@@ -12,11 +13,12 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ...configuration.units import format_bytes
 from ...record import reading
 from ...record.reading import NotARecord, Record
+from ..archives import fetched, is_archive
 from ..command_line import PROGRAM, Parser, default_journal, moment_or_age, say, stop_writing, write_table
 from ..journals import Source, merged, sources
 from ..progress import Progress
@@ -72,8 +74,8 @@ def parser() -> Parser:
     """Return the parser of the options."""
     made = Parser(f"{PROGRAM} show", description="Print the records of journals.", examples=EXAMPLES,
                   notes="docs/reading.md is the manual, with a cookbook.")  # fmt: skip
-    made.add_argument("paths", nargs="*", metavar="DIR", help="a journal, one writer's directory, or a segment; "
-                      "without: AUDIT_JOURNAL_DIR, else ./journal")  # fmt: skip
+    made.add_argument("paths", nargs="*", metavar="DIR", help="a journal, one writer's directory, a segment, or "
+                      "an archive's URL; without: AUDIT_JOURNAL_DIR, else ./journal")  # fmt: skip
     made.add_argument("--follow", "-f", action="store_true", help="go on with what is written from now on")
     made.add_argument("--since", type=moment_or_age, metavar="TIME", help="a duration such as 10m, or an RFC 3339 time")
     made.add_argument("--until", type=moment_or_age, metavar="TIME", help="records before then")
@@ -117,7 +119,18 @@ def _checked(options_parser: Parser, arguments: list[str]) -> argparse.Namespace
         options_parser.error("--changes goes with the outputs text and wide")
     if not options.paths:
         options.paths = [default_journal()]
+    if options.follow and any(map(is_archive, options.paths)):
+        options_parser.error("--follow goes with a journal: nothing is added to what was fetched of an archive")
     return options
+
+
+def _ns(moment: dt.datetime | None) -> int:
+    return int(moment.timestamp() * 10**9) if moment else 0
+
+
+def _only(names: Sequence[str]) -> str:
+    """Return the name where there is one, and no pattern."""
+    return names[0] if len(names) == 1 and "*" not in names[0] else ""
 
 
 def _hint(error: OSError) -> str:
@@ -137,6 +150,7 @@ class _Show:
         self._filter = Filter(self._wanted, since_ns, self._until_ns)
         self._seek_ns = max(0, since_ns - OUT_OF_ORDER_SECONDS * 10**9)
         self._sources: dict[str, Source] = {}
+        self._fetched_paths: list[str] | None = None
         self._no_records = 0
         self._first_no_record = ""
         self._found = False
@@ -180,11 +194,21 @@ class _Show:
         return 0
 
     def _find(self) -> None:
-        for path in sources(self._options.paths):
+        for path in sources(self._fetched()):
             if path not in self._sources:
                 self._sources[path] = source = Source(path)
                 if self._seek_ns:
                     source.seek(self._seek_ns)
+
+    def _fetched(self) -> list[str]:
+        if self._fetched_paths is None:
+            self._fetched_paths = fetched(
+                self._options.paths,
+                since_ns=_ns(self._options.since),
+                until_ns=_ns(self._options.until),
+                cluster=_only(self._options.cluster),
+            )
+        return self._fetched_paths
 
     def _wanted_now(self, last: int | None = None) -> Iterable[Record]:
         """Return the wanted records from where the last call stopped."""
