@@ -5,10 +5,12 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import sys
 import time
+from collections import Counter
 
 import pytest
 import running
@@ -525,3 +527,57 @@ def test_mistakes(environ, problem):
     code, _, err = running.run([sys.executable, "-m", "function", "settings"], environ)
     assert code == 1
     assert problem in err
+
+
+# -- DuckDB -----------------------------------------------------------------------------------------------------------
+
+
+def statements(heading):
+    """Return the statements of docs/scale.md under a heading, by the question before them; the first has none."""
+    page = (running.ROOT / "docs" / "scale.md").read_text()
+    text = page.split(f"### {heading}")[1].split("```sql\n")[1].split("```")[0]
+    view, *questions = re.split(r"-- ([\w-]+)\n", text)
+    return {"": view} | dict(zip(questions[::2], questions[1::2], strict=True))
+
+
+def test_every_dialect_has_the_five_questions():
+    questions = ["", "who", "deleted", "into", "cluster-admin", "hour"]
+    for heading in ("DuckDB", "Athena, Trino", "ClickHouse"):
+        assert list(statements(heading)) == questions
+    page = (running.ROOT / "docs" / "scale.md").read_text().split("### BigQuery")[1]
+    assert re.findall(r"-- ([\w-]+)\n", page) == questions[1:]
+
+
+def test_duckdb_answers_the_questions_of_the_page_on_real_records(tmp_path, bucket):
+    duckdb = pytest.importorskip("duckdb")
+    bodies = (running.ROOT / "tests" / "data" / "reviews.ndjson").read_bytes().splitlines()
+    stamp = b',"requestReceivedTimestamp":"2026-09-21T14:%02d:20.000000001Z"}\n'
+    lines = [body[:-1] + stamp % (number % 60) for number, body in enumerate(bodies)]
+    write_journal(tmp_path / "journal", lines, segment_bytes=200_000)
+    keeper(tmp_path / "journal", bucket)._pass()
+    requests = [json.loads(line)["request"] for line in lines]
+    database = duckdb.connect()
+
+    def asked(statement):
+        return database.execute(statement.replace("s3://BUCKET/PREFIX", str(bucket))).fetchall()
+
+    questions = statements("DuckDB")
+    asked(questions.pop(""))
+    assert asked("SELECT count(*), count(DISTINCT request->>'$.uid') FROM records") == [(len(lines), len(lines))]
+    who = asked(questions["who"])
+    counted = Counter((request["userInfo"]["username"], request["operation"]) for request in requests)
+    assert {(account, operation): count for account, operation, count in who}.items() <= counted.items()
+    assert who[0][2] == max(counted.values())
+    deleted = [one for one in requests if (one["operation"], one["resource"]["resource"]) == ("DELETE", "deployments")]
+    assert sorted(row[3] for row in asked(questions["deleted"])) == sorted(one["name"] for one in deleted)
+    into = [one for one in requests if one.get("subResource") in ("exec", "attach", "portforward")]
+    assert len(asked(questions["into"])) == len(into)
+    admins = [one for one in requests if one["resource"]["resource"] == "clusterrolebindings"]
+    admins = [one for one in admins if ((one.get("object") or {}).get("roleRef") or {}).get("name") == "cluster-admin"]
+    assert len(asked(questions["cluster-admin"])) == len(admins)
+    alice = who[0][0]
+    (row,) = asked(questions["hour"].replace("'alice'", f"'{alice}'"))
+    assert row[1] == sum(request["userInfo"]["username"] == alice for request in requests)
+    page = (running.ROOT / "docs" / "scale.md").read_text().split("### BigQuery")[1]
+    asked(page.split("```sql\n")[1].split("```")[0].replace("gs://BUCKET/parquet", str(tmp_path / "parquet")))
+    assert asked(f"SELECT count(*) FROM '{tmp_path}/parquet/**/*.parquet'") == [(len(lines),)]

@@ -16,11 +16,15 @@ Blocks = Callable[[], Iterator[bytes]]  # the same bytes with every call
 
 
 class BucketError(Exception):
-    """It did not work; tried again later. ``hint`` is the operator's next step."""
+    """It did not work; tried again later. ``hint`` is the operator's next step.
 
-    def __init__(self, reason: str, hint: str) -> None:
+    ``lasting`` says that it will not work before somebody has done something.
+    """
+
+    def __init__(self, reason: str, hint: str, *, lasting: bool = False) -> None:
         super().__init__(reason)
         self.hint = hint
+        self.lasting = lasting
 
 
 class Object(NamedTuple):

@@ -112,4 +112,5 @@ class Directory:
 
 
 def _failed(error: OSError, path: str) -> BucketError:
-    return BucketError(f"{error.filename or path}: {error.strerror or error}", _HINT)
+    lasting = isinstance(error, FileNotFoundError | PermissionError)
+    return BucketError(f"{error.filename or path}: {error.strerror or error}", _HINT, lasting=lasting)

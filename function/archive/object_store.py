@@ -27,7 +27,8 @@ _RETRY = {
     "retry_timeout": dt.timedelta(seconds=30),
     "backoff": {"init_backoff": dt.timedelta(milliseconds=100), "max_backoff": dt.timedelta(seconds=5), "base": 2},
 }
-_CLIENT = {"connect_timeout": dt.timedelta(seconds=5), "timeout": dt.timedelta(seconds=60)}
+# An endpoint of one's own may be plain HTTP where its URL says so; those of the clouds never are.
+_CLIENT = {"connect_timeout": dt.timedelta(seconds=5), "timeout": dt.timedelta(seconds=60), "allow_http": True}
 
 
 class Store:
@@ -40,7 +41,8 @@ class Store:
             from obstore import exceptions, store  # noqa: PLC0415 - as above
         except ImportError:
             hint = "pip install '.[archive]' in the clone; the image and requirements.txt have it"
-            raise BucketError(f"{urlsplit(url).scheme}:// needs what is not installed (obstore)", hint) from None
+            text = f"{urlsplit(url).scheme}:// needs what is not installed (obstore)"
+            raise BucketError(text, hint, lasting=True) from None
         self._obstore, self._errors = obstore, exceptions
         kinds = {"s3": store.S3Store, "gs": store.GCSStore, "az": store.AzureStore}
         try:
@@ -131,13 +133,14 @@ class Store:
             (self._errors.NotFoundError, "not there", _HINT_BUCKET),
         ):
             if isinstance(error, kind):
-                return BucketError(f"{where}: {what}{f' ({code})' if code else ''}", hint)
+                return BucketError(f"{where}: {what}{f' ({code})' if code else ''}", hint, lasting=True)
         if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
-            return BucketError(f"{where}: the bucket is not there", _HINT_BUCKET)
+            return BucketError(f"{where}: the bucket is not there", _HINT_BUCKET, lasting=True)
         if "RequestTimeTooSkewed" in str(error):
-            return BucketError(f"{where}: the clock of this machine is wrong by minutes", "set the clock (NTP)")
+            text = f"{where}: the clock of this machine is wrong by minutes"
+            return BucketError(text, "set the clock of the node (NTP)", lasting=True)
         if "credential" in str(error).lower() or "metadata" in str(error).lower():
-            return BucketError(f"{where}: no credentials: {text}", _HINT_CREDENTIALS)
+            return BucketError(f"{where}: no credentials: {text}", _HINT_CREDENTIALS, lasting=True)
         return BucketError(f"{where}: {f'status {code}: ' if code else ''}{text}", _HINT_LATER)
 
 

@@ -66,6 +66,7 @@ class ClosedSegments:
         self._compress_after = compress_after_seconds
         self._archived = self._archived_bytes = self._compressed = self._failures = 0
         self._last_success = 0.0
+        self.failed: BucketError | None = None  # why nothing can be archived before somebody has done something
         self._left: dict[str, list[Segment]] = {}
         self._wake = threading.Event()
         self._stopping = self._draining = False
@@ -170,6 +171,7 @@ class ClosedSegments:
             except FileNotFoundError:
                 return  # retention was faster; the next look sees what is left
             except BucketError as error:
+                self.failed = error if error.lasting else None
                 self._fail("archive: %s", error, hint=error.hint)
                 return
             except OSError as error:
@@ -186,6 +188,7 @@ class ClosedSegments:
         self._archived += bool(put.name)
         self._archived_bytes += put.bytes
         self._last_success = time.time()
+        self.failed = None
 
     def _compress(self, directory: ProcessDirectory) -> None:
         states = checkpoints.states(self._files, self._journal_dir).get(os.path.basename(directory.path), {})

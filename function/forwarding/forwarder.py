@@ -27,7 +27,7 @@ from .backoff import Pace
 from .lease import Lease
 from .rejected import RejectedFile
 from .sealed import CheckpointReader, is_through
-from .sink import Sink, SinkError
+from .sink import Sink
 from .worker import Channel, Worker
 
 __all__ = ["WITNESS", "Closed", "Forwarder", "SinkStatus", "Witness"]
@@ -61,6 +61,8 @@ class Closed(Protocol):
 
     directories: tuple[str, ...]
 
+    @property
+    def failed(self) -> Exception | None: ...
     @property
     def names(self) -> tuple[str, ...]: ...
     def start(self) -> None: ...
@@ -193,9 +195,10 @@ class Forwarder:
         """Return whether `left` is all there is."""
         return all(directory.backlog.complete for directory in self._directories.values())
 
-    def failure(self) -> SinkError | None:
-        """Return why a sink cannot work at all."""
-        return next((worker.failed for worker in self._workers if worker.failed), None)
+    def failure(self) -> Exception | None:
+        """Return why a sink, or the archive, cannot work at all."""
+        failed: list[Exception | None] = [worker.failed for worker in self._workers]
+        return next(filter(None, [*failed, self._closed.failed if self._closed else None]), None)
 
     def drain(self) -> None:
         """Send what is there, without waiting for batches to fill."""
