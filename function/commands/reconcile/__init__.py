@@ -94,7 +94,7 @@ def parser() -> Parser:
         "--enrich", action="store_true", help="our records with their outcome and origin, as audit Events"
     )
     made.add_argument("--skip-malformed", action="store_true", help="go on where the log cannot be read")
-    made.add_argument("--temp-dir", metavar="DIR", default=None, help="where the index goes: a quarter of both logs")
+    made.add_argument("--temp-dir", metavar="DIR", default=None, help="where the index goes: up to a fifth of both logs")
     return made
 
 
