@@ -13,7 +13,7 @@ PALETTE = ("#56a64b", "#e0a800", "#3274d9", "#e0504f", "#8f3bb8", "#ff780a", "#2
 COLOURS = {"green": "#56a64b", "red": "#e0504f", "orange": "#ff780a", "yellow": "#e0a800", "blue": "#3274d9"}
 _STYLE = """
 text{font:11px sans-serif;fill:#24292f}.page{fill:#f4f5f5}.panel{fill:#fff;stroke:#d5d7da}.grid{stroke:#e4e6e8}
-.title{font-weight:600}.quiet{fill:#6b7280}.value{font:600 30px sans-serif;fill:#fff}.row{font:600 14px sans-serif}
+.title{font-weight:600}.quiet{fill:#6b7280}.value{font:600 26px sans-serif;fill:#fff}.row{font:600 14px sans-serif}
 @media(prefers-color-scheme:dark){text{fill:#d8d9da}.page{fill:#111217}.panel{fill:#181b1f;stroke:#2c3036}
 .grid{stroke:#2a2e34}.quiet{fill:#9aa0a6}}"""
 
@@ -98,7 +98,7 @@ def _series(lines: list[Line], defaults: dict[str, Any], width: int, height: int
     points = [point for line in lines for point in line.points]
     if not points:
         return f'<text class="quiet" x="{width // 2}" y="{height // 2}" text-anchor="middle">No data</text>'
-    left, top, right, bottom = 66, 30, width - 12, height - 62
+    left, top, right, bottom = 86, 30, width - 12, height - 62
     begin, end = min(at for at, _ in points), max(at for at, _ in points)
     low, high = min(0.0, *(number for _, number in points)), max(number for _, number in points)
     high = high * 1.05 if high > low else low + 1
@@ -108,7 +108,7 @@ def _series(lines: list[Line], defaults: dict[str, Any], width: int, height: int
         text = escape(value(low + share * (high - low), defaults["unit"]))
         drawn.append(f'<line class="grid" x1="{left}" y1="{y:.0f}" x2="{right}" y2="{y:.0f}"/>')
         drawn.append(f'<text class="quiet" x="{left - 6}" y="{y + 4:.0f}" text-anchor="end">{text}</text>')
-    for minutes in range(0, int((end - begin) // 60) + 1, 5):
+    for minutes in range(0, int((end - begin) // 60) + 1, 10 if end - begin > 1200 else 5):
         x = left + (right - left) * minutes * 60 / max(end - begin, 1)
         drawn.append(f'<text class="quiet" x="{x:.0f}" y="{bottom + 15}" text-anchor="middle">{minutes} min</text>')
     names: dict[str, str] = {}
@@ -124,12 +124,12 @@ def _series(lines: list[Line], defaults: dict[str, Any], width: int, height: int
 
 
 def _legend(names: dict[str, str], width: int, y: int) -> str:
-    drawn, x = [], 12
+    drawn, x = [], 12.0
     for name, colour in names.items():
-        wide = 22 + 6 * len(name)
+        wide = 24 + 6.5 * len(name)
         if x + wide > width and x > 12:
-            x, y = 12, y + 15
-        drawn.append(f'<rect x="{x}" y="{y - 7}" width="10" height="4" fill="{colour}"/>')
-        drawn.append(f'<text x="{x + 14}" y="{y}">{escape(name)}</text>')
+            x, y = 12.0, y + 15
+        drawn.append(f'<rect x="{x:.0f}" y="{y - 7}" width="10" height="4" fill="{colour}"/>')
+        drawn.append(f'<text x="{x + 14:.0f}" y="{y}">{escape(name)}</text>')
         x += wide
     return "".join(drawn)
