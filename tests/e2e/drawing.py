@@ -98,7 +98,7 @@ def _series(lines: list[Line], defaults: dict[str, Any], width: int, height: int
     points = [point for line in lines for point in line.points]
     if not points:
         return f'<text class="quiet" x="{width // 2}" y="{height // 2}" text-anchor="middle">No data</text>'
-    left, top, right, bottom = 86, 30, width - 12, height - 62
+    left, top, right, bottom = 86, 30, width - 12, height - 76
     begin, end = min(at for at, _ in points), max(at for at, _ in points)
     low, high = min(0.0, *(number for _, number in points)), max(number for _, number in points)
     high = high * 1.05 if high > low else low + 1
@@ -120,7 +120,7 @@ def _series(lines: list[Line], defaults: dict[str, Any], width: int, height: int
             for at, size in line.points
         )
         drawn.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{path}"/>')
-    return "".join(drawn) + _legend(names, width, bottom + 32)
+    return "".join(drawn) + _legend(names, width, bottom + 31)
 
 
 def _legend(names: dict[str, str], width: int, y: int) -> str:
