@@ -134,6 +134,24 @@ def test_a_sink_whose_extra_is_missing_is_refused_with_the_install_line(core, si
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("environ", "module"),
+    [
+        ({"AUDIT_ARCHIVE_URL": "s3://bucket"}, "obstore"),
+        ({"AUDIT_SEGMENT_COMPRESS": "zstd"}, "zstd"),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve", "forward"])
+def test_the_archive_whose_extra_is_missing_is_refused_with_the_install_line(core, environ, module, command, tmp_path):
+    start, environment = core
+    asked = environment | environ | {"AUDIT_JOURNAL_DIR": str(tmp_path)}
+    code, _, err = running.run([*start, "-m", "function", command], asked)
+    assert code == 2
+    assert module in err
+    assert "pip install '.[archive]'" in err
+    assert "Traceback" not in err
+
+
 def test_what_is_installed_is_not_missed():
     for sink in SINKS:
         _, _, err = running.run([sys.executable, "-m", "function", "settings"], {"AUDIT_FORWARD_TO": sink})

@@ -6,7 +6,9 @@ is checked against them.
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -289,6 +291,10 @@ def _contradictions(values: Values) -> list[Mistake]:
         if values[name] not in ("", "none") and values["AUDIT_JOURNAL_DIR"] == STDOUT:
             hint = "name a directory: on stdout there are no segments"
             found.append(Mistake("AUDIT_JOURNAL_DIR", STDOUT, f"contradicts {name}", hint))
+        missing = _missing(name, values[name])
+        if missing:
+            hint = "pip install '.[archive]' in the clone; the image and requirements.txt have it"
+            found.append(Mistake(name, values[name], f"needs what is not installed ({', '.join(missing)})", hint))
     if values["AUDIT_ARCHIVE_URL"] and not 0 < values["AUDIT_SEGMENT_AGE_MAX"] <= _ARCHIVED_AGE_MAX:
         hint = "write 1h: records reach the archive when their segment is closed"
         found.append(Mistake("AUDIT_SEGMENT_AGE_MAX", "", "longer than a day, with AUDIT_ARCHIVE_URL", hint))
@@ -299,6 +305,21 @@ def _contradictions(values: Values) -> list[Mistake]:
         hint = "set AUDIT_SEAL_KEY_FILE as well: witnesses cosign checkpoints, and without a key there are none"
         found.append(Mistake("AUDIT_SEAL_WITNESSES", "", "there is nothing to cosign", hint))
     return found
+
+
+def _missing(name: str, value: str) -> list[str]:
+    """Return the modules of the extra `archive` that a value needs and that are not installed."""
+    needed = [] if value in ("", "none") or sys.version_info >= (3, 14) else ["backports.zstd"]
+    if name == "AUDIT_ARCHIVE_URL" and value and not value.startswith("file://"):
+        needed.append("obstore")
+    return [module for module in needed if not _is_installed(module)]
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nor is the package that it would be in
+        return False
 
 
 # A Service called audit… in our namespace makes the kubelet set these (enableServiceLinks).
