@@ -21,15 +21,18 @@ from faults import Counted, ModelFiles
 from hypothesis import given
 from hypothesis import strategies as st
 
+from function.__main__ import main
 from function.archive import layout
 from function.archive.archiving import put_segment
 from function.archive.bucket import BucketError, open_bucket
 from function.archive.layout import HOUR_NS, object_name, parse
+from function.configuration.settings import SettingsError
 from function.forwarding.closed_segments import ClosedSegments
 from function.journal import Limits, Retention, checkpoints
-from function.journal.content import compressed, content_blocks, decompressed
+from function.journal.content import compress, compressed, content_blocks, decompressed
 from function.journal.files import Files
 from function.journal.segments import scan, segment_name
+from function.startup import load
 
 FILES = Files()
 LINES = [review_line(n) for n in range(120)]
@@ -315,6 +318,19 @@ def test_beside_a_sink_that_is_behind_nothing_is_compressed_and_all_is_archived(
     assert all(b"".join(content_blocks(FILES, str(path))) for path in journal.rglob("audit-*.zst"))
 
 
+def test_what_was_compressed_before_there_was_an_archive(journal, bucket):
+    """It goes there all the same, and its directory is not through before."""
+    for path in sorted(journal.glob("*-20*/audit-*")):
+        compress(FILES, str(path))
+    made = ClosedSegments(str(journal), url=f"file://{bucket}", cluster="", compresses=True)
+    made.directories = tuple(one.path for one in scan(FILES, str(journal)))
+    os.makedirs(checkpoints.state_directory(str(journal), made.directories[0]))
+    assert not made.is_through(made.directories[0])
+    made._pass()
+    assert made.is_through(made.directories[0])
+    assert records(bucket) == b"".join(LINES)
+
+
 # -- sealed -----------------------------------------------------------------------------------------------------------
 
 
@@ -359,8 +375,14 @@ def asked(tmp_path_factory):
     return root
 
 
-def shown(*arguments):
-    code, out, err = running.run([sys.executable, "-m", "function", *arguments])
+def called(capfd, *arguments):
+    """Run a command in this process; return (exit code, stdout, stderr)."""
+    code = main(list(arguments))
+    return code, *capfd.readouterr()
+
+
+def shown(capfd, *arguments):
+    code, out, err = called(capfd, *arguments)
     assert code == 0, err
     return sorted(out.splitlines())
 
@@ -379,42 +401,42 @@ def only(asked, tmp_path, keep):
     return f"file://{bucket}"
 
 
-def test_a_week_ago_reads_that_day_and_the_segment_before(asked, tmp_path):
+def test_a_week_ago_reads_that_day_and_the_segment_before(asked, tmp_path, capfd):
     """What the volume says, from the archive."""
     since, until = "2026-09-23T14:00:00Z", "2026-09-23T14:59:00Z"
     url = only(asked, tmp_path, lambda name: "date=2026-09-23" in name or ("date=2026-09-22" in name and "4." in name))
     wanted = ["show", "-o", "json", "--since", since, "--until", until]
     journals = [str(path) for path in (asked / "journal").iterdir()]
-    assert len(shown(*wanted, url)) == 30
-    assert shown(*wanted, url) == shown(*wanted, *journals)
+    assert len(shown(capfd, *wanted, url)) == 30
+    assert shown(capfd, *wanted, url) == shown(capfd, *wanted, *journals)
 
 
-def test_of_a_cluster_only_its_partitions_and_those_of_several(asked, tmp_path):
+def test_of_a_cluster_only_its_partitions_and_those_of_several(asked, tmp_path, capfd):
     url = only(asked, tmp_path, lambda name: "cluster=test/" in name or f"cluster={layout.SEVERAL}/" in name)
-    assert len(shown("show", "-o", "json", "--cluster", "test", url)) == 30
-    assert len(shown("show", "-o", "json", "--cluster", "other", url)) == 30
+    assert len(shown(capfd, "show", "-o", "json", "--cluster", "test", url)) == 30
+    assert len(shown(capfd, "show", "-o", "json", "--cluster", "other", url)) == 30
 
 
-def test_the_past_of_an_object(asked, tmp_path):
+def test_the_past_of_an_object(asked, tmp_path, capfd):
     """All of it, and since a time from those days alone."""
     journals = [part for path in (asked / "journal").iterdir() for part in ("--journal", str(path))]
     history = ["history", "configmap/demo-7", "--cluster", "prod"]
     everything = f"file://{asked}/bucket"
-    assert shown(*history, "--journal", everything) == shown(*history, *journals)
-    assert shown("who", "jane", "--journal", everything) == shown("who", "jane", *journals)
+    assert shown(capfd, *history, "--journal", everything) == shown(capfd, *history, *journals)
+    assert shown(capfd, "who", "jane", "--journal", everything) == shown(capfd, "who", "jane", *journals)
     url = only(asked, tmp_path, lambda name: "cluster=prod" in name and name.split("date=")[1][:10] > "2026-09-23")
     since = ["--since", "2026-09-25T00:00:00Z"]
-    assert [line for line in shown(*history, *since, "--journal", url) if "2026-09-25" in line]
+    assert [line for line in shown(capfd, *history, *since, "--journal", url) if "2026-09-25" in line]
 
 
-def test_a_report(asked, tmp_path):
+def test_a_report(asked, tmp_path, capfd):
     url = only(asked, tmp_path, lambda name: "date=2026-09-24" in name or "date=2026-09-23" in name)
-    command = [sys.executable, "-m", "function", "report", "--journal", url, "-o", str(tmp_path / "page.html")]
-    code, _, err = running.run([*command, "--since", "2026-09-24T12:00:00Z", "--until", "2026-09-24T23:00:00Z"])
+    command = ["report", "--journal", url, "-o", str(tmp_path / "page.html")]
+    code, _, err = called(capfd, *command, "--since", "2026-09-24T12:00:00Z", "--until", "2026-09-24T23:00:00Z")
     assert (code, ": 30 records" in err) == (0, True), err
 
 
-def test_what_was_sealed_is_proved_from_the_archive_alone(tmp_path, bucket):
+def test_what_was_sealed_is_proved_from_the_archive_alone(tmp_path, bucket, capfd):
     """And an object that somebody changed is not."""
     written = sealed.SealedJournal(tmp_path / "journal")
     for number in range(30):
@@ -422,15 +444,15 @@ def test_what_was_sealed_is_proved_from_the_archive_alone(tmp_path, bucket):
     written.close()
     keeper(tmp_path / "journal", bucket)._pass()
     shutil.rmtree(tmp_path / "journal")
-    verify = [sys.executable, "-m", "function", "verify", f"file://{bucket}", "--key", str(sealed.KEY.verifier)]
-    code, out, err = running.run(verify)
+    verify = ["verify", f"file://{bucket}", "--key", str(sealed.KEY.verifier)]
+    code, out, err = called(capfd, *verify)
     assert (code, "proved: 30 entries" in out) == (0, True), out + err
-    prove = [sys.executable, "-m", "function", "prove", f"file://{bucket}", "uid-00000007", "--out", str(tmp_path)]
-    assert running.run(prove)[0] == 0
+    prove = ["prove", f"file://{bucket}", "uid-00000007", "--out", str(tmp_path)]
+    assert called(capfd, *prove)[0] == 0
     victim = sorted(bucket.rglob("*.zst"))[1]
     changed = b"".join(decompressed([victim.read_bytes()], "")).replace(b"jane", b"joan")
     victim.write_bytes(b"".join(compressed([changed], len(changed))))
-    assert running.run(verify)[0] == 1
+    assert called(capfd, *verify)[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -444,9 +466,9 @@ def test_what_was_sealed_is_proved_from_the_archive_alone(tmp_path, bucket):
 @pytest.mark.parametrize(
     "command", [["show"], ["history", "configmap/demo-7", "--journal"], ["verify", "--key", "KEY"]]
 )
-def test_an_archive_that_cannot_be_read(command, url, said):
+def test_an_archive_that_cannot_be_read(command, url, said, capfd):
     command = [str(sealed.KEY.verifier) if one == "KEY" else one for one in command]
-    code, out, err = running.run([sys.executable, "-m", "function", *command, url])
+    code, out, err = called(capfd, *command, url)
     assert code in (1, 2)
     assert out == ""
     assert said in err
@@ -524,9 +546,9 @@ def test_an_archive_that_refuses_is_said_and_counted_and_costs_no_review(tmp_pat
     ],
 )
 def test_mistakes(environ, problem):
-    code, _, err = running.run([sys.executable, "-m", "function", "settings"], environ)
-    assert code == 1
-    assert problem in err
+    with pytest.raises(SettingsError) as caught:
+        load(environ)
+    assert problem in str(caught.value)
 
 
 # -- DuckDB -----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from faults import Counted, ModelFiles
 from hypothesis import given
 from hypothesis import strategies as st
 
+from function.__main__ import main
 from function.commands.journals import Source
 from function.forwarding.backlog import Backlog
 from function.forwarding.closed_segments import ClosedSegments
@@ -50,6 +51,12 @@ def read_all(reader, size_max=2000):
     while lines := reader.read(size_max):
         found += lines
     return found
+
+
+def called(capfd, *arguments):
+    """Run a command in this process; return (exit code, stdout, stderr)."""
+    code = main(list(arguments))
+    return code, *capfd.readouterr()
 
 
 @pytest.fixture
@@ -107,7 +114,7 @@ def test_a_reader_beside_the_compressor_misses_nothing(journal):
     assert b"".join(blocks) == b"".join(LINES)
 
 
-def test_the_commands_answer_the_same(tmp_path, journal):
+def test_the_commands_answer_the_same(tmp_path, journal, capfd):
     """JSON from a time on, counts, an object's history by an index, the other format."""
     path = os.path.dirname(journal)
     asked = [
@@ -117,31 +124,31 @@ def test_the_commands_answer_the_same(tmp_path, journal):
     ]
 
     def answers():
-        return [running.run([sys.executable, "-m", "function", *one]) for one in asked]
+        return [called(capfd, *one) for one in asked]
 
     before = answers()
-    rendered = running.run([sys.executable, "-m", "function", "render", *map(str, segments(journal))])
+    rendered = called(capfd, "render", *map(str, segments(journal)))
     compress_all(journal)
     after = answers()
     for one, first, second in zip(asked, before, after, strict=True):
         assert first[0] in (0, 1, 2)
         assert first[1], one
         assert second == first, one
-    again = running.run([sys.executable, "-m", "function", "render", *map(str, segments(journal))])
+    again = called(capfd, "render", *map(str, segments(journal)))
     assert again == rendered
     assert again[1].count("\n") == len(LINES)
     (source,) = [Source(str(segments(journal)[2]))]  # one file, as a user names it
     assert b"".join(source.blocks()) == everything(segments(journal)[2])
 
 
-def test_reconcile_reads_them(tmp_path):
+def test_reconcile_reads_them(tmp_path, capfd):
     data = running.ROOT / "tests" / "data"
     lines = (data / "reviews.ndjson").read_bytes().splitlines(keepends=True)
     directory = write_journal(tmp_path, lines, segment_bytes=200_000)
-    command = [sys.executable, "-m", "function", "reconcile", str(tmp_path), str(data / "native-audit.ndjson")]
-    before = running.run(command)
+    command = ["reconcile", str(tmp_path), str(data / "native-audit.ndjson")]
+    before = called(capfd, *command)
     compress_all(directory)
-    assert running.run(command) == before
+    assert called(capfd, *command) == before
     assert before[1]
 
 
@@ -177,10 +184,10 @@ def test_a_killed_writers_torn_end_stays_torn(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"no zstd" + data, lambda data: data[:2]])
-def test_what_is_not_whole_is_said(tmp_path, damage):
+def test_what_is_not_whole_is_said(tmp_path, damage, capfd):
     path = tmp_path / f"{segment_name(1)}.zst"
     path.write_bytes(damage(b"".join(compressed([LINES[0]], len(LINES[0])))))
-    code, _, err = running.run([sys.executable, "-m", "function", "show", str(path)])
+    code, _, err = called(capfd, "show", str(path))
     assert code == 1
     assert "zstd file" in err
     assert path.name in err

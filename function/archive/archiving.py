@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..journal.checkpoints import Position, mark_of
-from ..journal.content import compressed, content_blocks, decompressed
+from ..journal.content import compressed, content_blocks, content_status, decompressed
 from ..journal.evidence import of_segment
 from ..journal.files import Files
 from ..record import reading
@@ -52,7 +52,7 @@ def put_segment(files: Files, bucket: Bucket, *, cluster: str, path: str, number
         _put_evidence(files, bucket, f"{directory}/{name}", evidence_name(process, name))
     if not whole.lines:
         return Put("", 0, 0, position)
-    first_ns = whole.first_ns or files.status(path).modified_ns
+    first_ns = whole.first_ns or content_status(files, path).modified_ns
     for variant in ("", f"-{whole.sha256[:8]}"):
         name = object_name(cluster, first_ns, process, number, variant)
         bucket.put(name, lambda: compressed(_limited(files, path, whole.bytes), whole.bytes), _metadata(whole))

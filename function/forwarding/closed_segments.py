@@ -123,9 +123,10 @@ class ClosedSegments:
     def is_through(self, directory: str) -> bool:
         """Return whether nothing is left to do in a directory whose writer is gone. Raises `OSError`."""
         found = self._found([directory])
-        if not self._compresses:
-            return not any(map(self._unarchived, found))
-        return all(is_compressed(segment.path) for one in found for segment in one.segments)
+        if self._url and any(map(self._unarchived, found)):
+            return False
+        segments = [segment for one in found for segment in one.segments]
+        return not self._compresses or all(is_compressed(segment.path) for segment in segments)
 
     # -- its thread -----------------------------------------------------------------------------------------------
 
