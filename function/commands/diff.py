@@ -81,7 +81,7 @@ def _answer(options: argparse.Namespace, journals: Journals, output: Output) -> 
 
 # What comes and goes by itself all the time.
 _NOISE = ("events", "leases")
-_NONE = (Cause.FIRST_SEEN, Cause.TRACE)
+_NONE = (Cause.FIRST_SEEN, Cause.TRACE, Cause.SEEN_AGAIN)
 
 
 def _deed(step: Step) -> _Deed:

@@ -47,6 +47,7 @@ class Cause(enum.Enum):
     NEVER_DELETED = "its deletion is not in the journal"
     WENT_BACK = "the object is an older one again: was etcd restored from a backup?"
     TRACE = "stored anew by something that is not in the journal, its content unchanged"
+    SEEN_AGAIN = "it was taken to be gone, and was there later"
 
 
 class Incarnation:
