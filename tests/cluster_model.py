@@ -21,6 +21,7 @@ KINDS = {
 }
 WITH_GENERATION = ("Deployment", "Pod", "Widget")
 WITH_STATUS = ("Deployment", "Pod", "Widget")
+DELETE_OPTIONS = {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}  # what no DELETE is without
 USERS = ("alice", "bob", "system:serviceaccount:kube-system:deployment-controller")
 
 
@@ -200,7 +201,7 @@ class Cluster:
             return
         old = self.stored[path]
         if self.random.random() < 0.3:
-            self._review("DELETE", path, None, old, fate="refused")
+            self._review("DELETE", path, None, old, fate="refused", options=DELETE_OPTIONS)
         else:
             new = self._edited(old)
             self._review("UPDATE", path, new, old, fate="no-op" if new == old else "refused")
@@ -213,7 +214,7 @@ class Cluster:
         """Pods that are being deleted go at last."""
         pods = [path for path in self._paths(("Pod",)) if "deletionTimestamp" in self.stored[path]["metadata"]]
         if pods:
-            self._delete(self.random.choice(pods), {"gracePeriodSeconds": 0})
+            self._delete(self.random.choice(pods), DELETE_OPTIONS | {"gracePeriodSeconds": 0})
 
     def do_finalize(self):
         held = [path for path in self.stored if self.stored[path]["metadata"].get("finalizers")]
@@ -246,7 +247,7 @@ class Cluster:
         if self.random.random() < 0.5:
             self._review("UPDATE", path, self._edited(old), old, fate="dry-run")
         else:
-            self._review("DELETE", path, None, old, fate="dry-run")
+            self._review("DELETE", path, None, old, fate="dry-run", options=DELETE_OPTIONS)
 
     def do_taken(self):
         """A creation fails since the name is taken: it was reviewed all the same."""
@@ -325,7 +326,7 @@ class Cluster:
         return new
 
     def _options(self):
-        options = {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}
+        options = dict(DELETE_OPTIONS)
         policy = self.random.choice((None, "Background", "Background", "Orphan", "Foreground"))
         if policy:
             options["propagationPolicy"] = policy
