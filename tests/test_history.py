@@ -47,6 +47,7 @@ FOUND = (
     90,  # forgotten after a refused DELETE, though an update had raced with it: what it was later was wrong, and certain
     98, 118, 124, 172, 178, 213,  # the same
     128,  # a binding that was stored after the object had been forgotten was said not to be
+    237,  # of two updates that succeeded, as a joined log says, the first was taken for stored; it had changed nothing
     349,  # forgotten after an eviction, with an update before it that may have been stored
 )  # fmt: skip
 
