@@ -16,7 +16,7 @@ from random import Random
 import pytest
 import yaml
 from cluster_model import KINDS, SECOND_NS, START_NS, Cluster, Review
-from counts import counts
+from counts import counts, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import ROOT
@@ -168,6 +168,8 @@ def test_at_prints_what_the_model_had(count, tmp_path, capfdbinary):
     for seed in range(count):
         cluster = Cluster(seed, late=False)
         reviews = cluster.run(40)
+        if not reviews:
+            continue
         journal = write(tmp_path / str(seed), reviews, EventFormat() if seed % 2 else None, writers=3)
         moment = Random(seed).choice(cluster.moments[1:])
         code, out, err = run(capfdbinary, "at", rfc3339(moment), "--all", "-o", "json", "--journal", journal)
@@ -219,7 +221,7 @@ def is_wrong(found, stored):
 def test_gaps_by_its_exit_code(count, tmp_path, capfdbinary):
     """A whole journal ends with 0; without a stored update that shows later it ends with 1, and names the object."""
     dropped_ones = 0
-    for seed in range(count):
+    for seed in seeds(count, 82):  # forgotten after a refused DELETE and a status update beside it
         reviews = Cluster(seed, kinds=("ConfigMap", "Widget"), late=False).run(60)
         code, out, _ = run(capfdbinary, "gaps", "--journal", write(tmp_path / f"whole{seed}", reviews, writers=2))
         assert code == 0, out
@@ -270,10 +272,10 @@ def questions(cluster, seed):
     ]  # fmt: skip
 
 
-@counts(5, 200)
+@counts(5, 260)
 def test_the_index_changes_no_answer(count, tmp_path, capfdbinary):
     """But for what is not certain; nor does it when it was made half-way, and the journal has grown since."""
-    for seed in range(count):
+    for seed in seeds(count, 232, 253):  # after many a scale; where the last object is not certain
         cluster = Cluster(seed)
         reviews = cluster.run(150)
         journal, index = tmp_path / f"journal{seed}", tmp_path / f"index{seed}.sqlite"
@@ -296,8 +298,9 @@ def test_the_index_changes_no_answer(count, tmp_path, capfdbinary):
 def certain(answer):
     """Return what is certain in it: of the rest the index may leave out what hints at it long after."""
     code, out, err = answer
+    out = re.sub(r"^(kind: List|\d+ created, .*)\n[^\0]*", "", out, flags=re.MULTILINE)  # what ends it
     blocks = re.split(r"^(?=# [A-Z]\w+ \S+ as of|[AMD] )", out, flags=re.MULTILINE)
-    return code, [one for one in blocks[1:-1] if "# Not " not in one and "not known" not in one], err
+    return code, [one for one in blocks[1:] if "# Not " not in one and "not known" not in one], err
 
 
 def write_lines(reviews, target=None):

@@ -177,7 +177,10 @@ class Chain:
         state = self._states[-1]
         present = None if state.is_birth else self._content(state)
         chosen = self._likely(state, gone_after=present)
-        return self._after_all(self._after_state(state), present if chosen is None else self._after(chosen, present)) is None
+        return (
+            self._after_all(self._after_state(state), present if chosen is None else self._after(chosen, present))
+            is None
+        )
 
     def forgotten(self) -> Forgotten | None:
         """Return what is to be kept of the object once it is forgotten, None where it may still be there.

@@ -127,7 +127,9 @@ class Objects:
 
     def _begin(self, path: _Path, uid: str, earlier: Chain | None) -> Chain:
         key = (path[0], uid)
-        chain = Chain(Incarnation(path, uid), self._known, self._started_ns or 0, [] if earlier is None else earlier.free)
+        chain = Chain(
+            Incarnation(path, uid), self._known, self._started_ns or 0, [] if earlier is None else earlier.free
+        )
         if (forgotten := self._forgotten.pop(key, None)) is not None:
             chain.resume(forgotten)
         if uid:
