@@ -444,6 +444,56 @@ def test_an_object_that_was_created_again_is_another_one(tmp_path, capfdbinary):
     assert "M configmaps shop/a  [deleted and created again]\n    data.x: 1 → 3" in out
 
 
+def test_answers_for_programs(tmp_path, capfdbinary):
+    """`-o json`: every time to the nanosecond in UTC, every field of every change, how sure it is, and who."""
+    told = Told()
+    told.tell("CREATE", "ConfigMap", "a", config_map("a", 0, x="1"))
+    told.tell("UPDATE", "ConfigMap", "a", config_map("a", 1, x="1", y="1"), config_map("a", 1, x="1"), user="bob")
+    told.tell(
+        "UPDATE", "ConfigMap", "a", config_map("a", 7, x="3", y="1"), config_map("a", 7, x="2", y="1"), user="eve"
+    )
+    told.tell("DELETE", "ConfigMap", "a", None, config_map("a", 8, x="3", y="1"), user="bob")
+    journal = write(tmp_path, told.reviews)
+
+    def answer(*arguments, code=0):
+        found = run(capfdbinary, *arguments, "-o", "json", "--journal", journal)
+        assert (found[0], found[2]) == (code, "")
+        return json.loads(found[1])
+
+    history = answer("history", "cm/a")
+    of = {"apiVersion": "v1", "kind": "ConfigMap", "resource": "configmaps", "namespace": "shop", "name": "a"}
+    assert history["object"] == of | {"uid": "uid-shop-a"}
+    assert [
+        (one["change"], one.get("user"), [(f["path"], f.get("old"), f["new"]) for f in one.get("fields", [])])
+        for one in history["changes"]
+    ] == [
+        ("deleted", "bob", []), ("changed", "eve", [("data.x", "2", "3")]), ("changed", None, [("data.x", "1", "2")]),
+        ("changed", "bob", [("data.y", None, "1")]), ("created", "alice", []),
+    ]  # fmt: skip
+    assert history["changes"][0] == {
+        "uid": "uid-shop-a", "time": "2026-09-21T14:13:24.000000000Z", "verb": "delete", "user": "bob",
+        "review": "review-3", "change": "deleted", "stored": True, "certainty": "not known",
+        "why": "no later review shows what was stored",
+    }  # fmt: skip
+    (gap,) = answer("gaps", code=1)["gaps"]
+    assert gap == {
+        "object": of | {"uid": "uid-shop-a"}, "change": "changed", "earliest": "2026-09-21T14:13:22.000000000Z",
+        "latest": "2026-09-21T14:13:23.000000000Z", "fields": [{"path": "data.x", "old": "1", "new": "2"}],
+        "managers": [], "minor": False,
+    }  # fmt: skip
+    (x,) = [one for one in answer("blame", "cm/a")["fields"] if one["path"] == "data.x"]
+    assert (x["value"], x["user"], x["time"]) == ("3", "eve", "2026-09-21T14:13:23.000000000Z")
+    diff = answer("diff", "2026-09-21T14:13:21.5Z", "2026-09-21T14:13:23.5Z")
+    (changed,) = diff["objects"]
+    assert (changed["change"], changed["fields"]) == (
+        "changed", [{"path": "data.x", "old": "1", "new": "3"}, {"path": "data.y", "new": "1"}]
+    )  # fmt: skip
+    assert [one.get("user") for one in changed["by"]] == ["bob", None, "eve"]
+    who = answer("who", "bob")
+    assert (who["requests"], who["users"], who["resources"][0]["verbs"]) == (2, {"bob": 2}, {"update": 1, "delete": 1})
+    assert [one["name"] for one in answer("who", "bob", "--new")["new"]] == ["a"]
+
+
 def test_one_name_in_several_places_must_be_told_apart(tmp_path, capfdbinary):
     told = Told()
     for namespace in ("shop", "ops"):

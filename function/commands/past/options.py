@@ -17,7 +17,7 @@ from .records import Journals
 from .text import Output
 from .times import Clock, parse_time
 
-__all__ = ["CannotAnswer", "kind_and_name", "moment", "past_parser", "run"]
+__all__ = ["CannotAnswer", "add_output", "kind_and_name", "moment", "past_parser", "run"]
 
 JOURNAL = "AUDIT_JOURNAL_DIR"
 
@@ -59,6 +59,11 @@ def past_parser(command: str, description: str, epilog: str = "", *, examples: s
         help="print the records that the answer is made of instead, as they are: for jq, or to merge journals",
     )
     return made
+
+
+def add_output(made: Parser) -> None:
+    """Add ``-o``, of the commands that print a text."""
+    made.add_argument("-o", "--output", choices=["text", "json"], default="text", help="json: one object, for programs")
 
 
 def moment(text: str) -> int:
