@@ -19,6 +19,7 @@ from cluster_model import KINDS, SECOND_NS, START_NS, Cluster, Review
 from counts import counts, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 from running import ROOT
 
 from function.__main__ import main
@@ -26,6 +27,7 @@ from function.commands.past.times import Clock, parse_time
 from function.history.manifest import yaml as as_yaml
 from function.history.values import decode
 from function.record.event_format import EventFormat
+from function.record.observation import Manager, Observation, ObservedResource
 from function.record.review_format import ReviewFormat
 from function.review import decode as decode_review
 
@@ -492,6 +494,104 @@ def test_answers_for_programs(tmp_path, capfdbinary):
     who = answer("who", "bob")
     assert (who["requests"], who["users"], who["resources"][0]["verbs"]) == (2, {"bob": 2}, {"update": 1, "delete": 1})
     assert [one["name"] for one in answer("who", "bob", "--new")["new"]] == ["a"]
+
+
+WEBHOOKS = {"group": "admissionregistration.k8s.io", "version": "v1", "resource": "validatingwebhookconfigurations"}
+
+
+def webhook(version, *, uid="w", **fields):
+    metadata = {"name": "ours", "uid": uid, "resourceVersion": str(version)}
+    metadata |= {"creationTimestamp": "2026-09-21T14:13:20Z"}
+    head = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
+    return head | {"metadata": metadata} | fields
+
+
+def observed(directory, seen, *, as_events=False):
+    """Write what a watch saw, a second between two; return the journal."""
+    lines = []
+    for number, (change, new, old, *rest) in enumerate(seen, start=1):
+        managers = tuple(Manager(one, "Update", "2026-09-21T14:13:21Z") for one in rest if one is not True)
+        observation = Observation(
+            uid=f"seen-{number}", change=change, watching=True not in rest, resource=ObservedResource(**WEBHOOKS),
+            name="ours", managers=managers,
+            object=Raw(json.dumps(new).encode()), oldObject=Raw(json.dumps(old).encode()),
+        )  # fmt: skip
+        write = observation.event if as_events else observation.line
+        lines.append(write(observed_ns=START_NS + number * SECOND_NS, cluster=""))
+    segment = directory / "watch-0" / "audit-00000000000000000001.ndjson"
+    segment.parent.mkdir(parents=True)
+    segment.write_bytes(b"".join(lines))
+    return directory
+
+
+@pytest.mark.parametrize("as_events", [False, True], ids=["own form", "event"])
+def test_what_a_watch_saw_is_a_past_as_well(as_events, tmp_path, capfdbinary):
+    """No webhook is asked about webhooks: their past is what `watch` recorded, by program, without a user."""
+    open_, closed = {"webhooks": [{"failurePolicy": "Ignore"}]}, {"webhooks": [{"failurePolicy": "Fail"}]}
+    seen = [
+        ("present", webhook(5, **closed), None),
+        ("updated", webhook(7, **open_), webhook(5, **closed), "kubectl-patch"),
+        ("updated", webhook(7, **open_), webhook(5, **closed), "kubectl-patch"),  # another replica of it
+        ("present", webhook(7, **open_), None),  # once a day
+        ("deleted", None, webhook(7, **open_)),
+        ("created", webhook(9, uid="v", **closed), None, "helm"),
+        ("updated", webhook(12, uid="v", **open_), webhook(11, uid="v", **closed), "helm", True),
+    ]
+    journal = observed(tmp_path / "journal", seen, as_events=as_events)
+    of = "validatingwebhookconfiguration/ours"
+    code, out, err = run(capfdbinary, "history", of, "--journal", journal)
+    assert (code, err) == (0, "")
+    assert [re.split(r"  +", line)[:4] for line in out.splitlines()[2:] if not line.startswith("--")] == [
+        [f"{at(7)}", "observe", "(manager helm)", "webhooks[0].failurePolicy: Fail → Ignore"],
+        [f"{at(6)}", "observe", "(manager helm)", "created"],
+        [f"{at(5)}", "observe", "(not known)", "deleted"],
+        [f"{at(2)}", "observe", "(manager kubectl-patch)", "webhooks[0].failurePolicy: Fail → Ignore"],
+        [f"{at(0)}", "-", "(not recorded)", "(it was there when the journal began)"],
+        ["Not shown: 1 trace (--all shows them)"],
+    ]
+    assert f"while nobody watched: after {at(6)}" in out
+    for time, policy in ((1.5, "Fail"), (4.5, "Ignore"), (6.5, "Fail"), (8, "Ignore")):
+        _, out, err = run(capfdbinary, "at", at(time), of, "-o", "json", "--journal", journal)
+        assert json.loads(out)["webhooks"][0]["failurePolicy"] == policy, (time, err)
+    code, _, err = run(capfdbinary, "at", at(5.5), of, "--journal", journal)
+    assert (code, "was not there at" in err, "deleted by (not known), as a watch saw" in err) == (1, True, True)
+    _, out, _ = run(capfdbinary, "at", at(3), "--all", "--journal", journal)
+    assert f"updated by (manager kubectl-patch), as a watch saw at {at(2)}" in out
+    _, out, _ = run(capfdbinary, "blame", of, "--at", at(4.5), "--journal", journal)
+    assert re.search(r"\(manager kubectl-patch\) .*failurePolicy: Ignore", out)
+    _, out, _ = run(capfdbinary, "diff", at(1.5), at(4.5), "--journal", journal)
+    assert "webhooks[0].failurePolicy: Fail → Ignore" in out
+    assert "observe by (manager kubectl-patch)" in out
+    code, out, _ = run(capfdbinary, "gaps", "--journal", journal)
+    assert (code, out.startswith("no gap in the history of 1 object; 1 times only")) == (0, True), out
+    assert run(capfdbinary, "who", "*", "--journal", journal)[0] == 1
+    value = json.loads(run(capfdbinary, "history", of, "-o", "json", "--journal", journal)[1])["changes"][0]
+    assert (value["managers"], "user" in value, value["why"]) == (["helm"], False, "a watch saw it")
+    index = ["--index-file", tmp_path / "index.sqlite"]
+    for command in (["history", of], ["at", at(3), of], ["at", at(3), "--all"], ["diff", at(1.5), at(4.5)]):
+        assert run(capfdbinary, *command, "--journal", journal, *index) == run(
+            capfdbinary, *command, "--journal", journal
+        )
+
+
+def test_what_a_watch_never_saw_is_a_gap(tmp_path, capfdbinary):
+    """An object that was another one than it had been, or a change from a state that nobody saw."""
+    seen = [
+        ("created", webhook(5, webhooks=[]), None),
+        ("updated", webhook(9, webhooks=[{"name": "b"}]), webhook(8, webhooks=[{"name": "a"}])),
+        ("updated", webhook(20, uid="v"), webhook(19, uid="v")),
+    ]
+    code, out, _ = run(capfdbinary, "gaps", "--journal", observed(tmp_path, seen))
+    assert code == 1
+    what = f"validatingwebhookconfigurations.{WEBHOOKS['group']} ours"
+    assert out.splitlines()[1:] == [
+        f"{what}: changed between {at(1)} and {at(2)}, and no record says so", '    webhooks[a]: (none) → {"name":"a"}',
+        f"{what}: deleted between {at(2)} and {at(3)}, and no record says so", "2 gaps in the history of 1 object",
+    ]  # fmt: skip
+
+
+def at(seconds):
+    return rfc3339(START_NS + int(seconds * SECOND_NS)).replace(".000000000", "")
 
 
 def test_one_name_in_several_places_must_be_told_apart(tmp_path, capfdbinary):

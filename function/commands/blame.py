@@ -15,7 +15,7 @@ from .past import values
 from .past.named import Named
 from .past.options import CannotAnswer, add_output, kind_and_name, moment, past_parser, run
 from .past.records import Journals
-from .past.text import Output, kind_text
+from .past.text import Output, kind_text, user_text
 from .show.text import safe
 
 __all__ = ["main", "parser"]
@@ -138,5 +138,5 @@ def _print(blame: Blame, last: Step, options: argparse.Namespace, output: Output
 def _who(step: Step) -> str:
     if step.change is None:
         return "(before the journal)" if step.cause is Cause.FIRST_SEEN else "(not in the journal)"
-    user = safe(step.change.record.user)
+    user = user_text(step.change.record)
     return user if len(user) <= WHO_MAX else f"…{user[1 - WHO_MAX :]}"

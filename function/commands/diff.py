@@ -18,7 +18,7 @@ from .past import values
 from .past.options import CannotAnswer, add_output, moment, past_parser, run
 from .past.records import Journals
 from .past.selection import Select
-from .past.text import Output, changed, compared, object_text, patch_lines
+from .past.text import Output, changed, compared, object_text, patch_lines, user_text
 from .show.text import safe
 
 __all__ = ["main", "parser"]
@@ -100,7 +100,7 @@ def _deed(step: Step) -> _Deed:
         ""
         if record is None
         else safe(record.verb) + (f" {safe(record.object.subresource)}" if record.object.subresource else ""),
-        "NOT IN THE JOURNAL" if record is None else safe(record.user),
+        "NOT IN THE JOURNAL" if record is None else user_text(record),
         paths,
         " (not known whether stored)" if step.certainty is Certainty.UNKNOWN else "",
         {"time": values.rfc3339(step.latest_ns)} | values.by(record) | values.certainty(step),

@@ -20,7 +20,7 @@ from .past import values
 from .past.named import Named
 from .past.options import CannotAnswer, add_output, kind_and_name, moment, past_parser, run
 from .past.records import Journals
-from .past.text import Output, changed, compared, kind_text, patch_lines
+from .past.text import Output, changed, compared, kind_text, patch_lines, user_text
 from .show.text import safe
 
 __all__ = ["main", "parser"]
@@ -184,7 +184,7 @@ def _row(step: Step, output: Output, options: argparse.Namespace) -> _Row:
     return _Row(
         step.latest_ns,
         _verb(record),
-        safe(record.user) if record else "(not recorded)",
+        user_text(record) if record else "(not recorded)",
         _generations(before, after),
         _changes(step, texts, is_told=found is not None),
         _notes(step, output),
@@ -201,12 +201,16 @@ def _value_of(step: Step, found: list[Difference] | None, *, is_all: bool) -> di
         value = {"change": "deleted"}
     elif step.cause is Cause.FIRST_SEEN:
         value = {"change": "found"}
-    elif step.cause is Cause.NEVER_CREATED or (step.change is not None and step.change.action is Action.CREATE):
+    elif step.cause is Cause.NEVER_CREATED or (
+        step.change is not None and (step.change.action is Action.CREATE or step.before is None)
+    ):
         value = {"change": "created"}
     elif found is not None:
         value["fields"] = values.fields(one for one in found if is_all or area(one) == "content")
     if step.change is None and step.cause is not Cause.FIRST_SEEN:
-        value |= {"recorded": False, "earliest": values.rfc3339(step.earliest_ns)}
+        value["recorded"] = False
+    if step.earliest_ns < step.latest_ns and step.cause is not Cause.FIRST_SEEN:
+        value["earliest"] = values.rfc3339(step.earliest_ns)
     generation = _generation(step.after) or _generation(step.before)
     return value | ({"generation": int(generation)} if generation else {}) | values.certainty(step)
 
@@ -241,7 +245,7 @@ def _changes(step: Step, texts: list[str], *, is_told: bool) -> list[str]:
         return _MADE_BY_NOBODY.get(step.cause) or texts
     if step.applied and step.after is None:
         return ["deleted"]
-    if step.change.action is Action.CREATE:
+    if step.change.action is Action.CREATE or (step.before is None and step.after is not None):
         return ["created"]
     if not is_told:
         return [
@@ -271,6 +275,8 @@ def _notes(step: Step, output: Output) -> list[str]:
         return [f"not known whether stored{why}"]
     if not step.applied and step.certainty is Certainty.NOT_IN_FORCE:
         return [f"not stored: {step.cause.value}"]
+    if step.earliest_ns < step.latest_ns:  # a watch found it when it had begun again
+        return [f"while nobody watched: after {output.clock.text(step.earliest_ns)}"]
     return ["no-op"] if step.cause is Cause.NO_OP else []
 
 

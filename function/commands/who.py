@@ -57,6 +57,8 @@ def _answer(options: argparse.Namespace, journals: Journals, output: Output) -> 
     account = Account(output.clock.hour, options.since)
     users: Counter[str] = Counter()
     for record in journals.records(select):
+        if record.observed is not None:  # of no account
+            continue
         account.add(record)
         if record.received_ns >= options.since:
             users[record.user] += 1

@@ -7,14 +7,13 @@ reviews that started from one state came into force, and whether there was a cha
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from . import causes
 from .change import Action, Change, Content
 from .states import RACE_NS, Judgement, Known, State, filled, judged
-from .steps import NOT_TOLD, Cause, Certainty, Incarnation, Step
+from .steps import NOT_TOLD, Cause, Certainty, Incarnation, Step, nanoseconds
 from .values import Unreadable, same
 
 __all__ = ["SLACK_NS", "Chain", "End", "Forgotten"]
@@ -232,7 +231,7 @@ class Chain:
         self._is_begun = True
         if first.is_birth:
             return
-        created_ns = _nanoseconds(self.of.created)
+        created_ns = nanoseconds(self.of.created)
         # Kubernetes counts in seconds: what began within the journal's first one is no witness.
         was_there = created_ns < self._started_ns + 10**9
         cause = Cause.FIRST_SEEN if was_there else Cause.NEVER_CREATED
@@ -510,11 +509,3 @@ def _asks_the_same(one: Change, other: Change) -> bool:
 
 def _value(content: Content | None) -> dict[str, object] | None:
     return None if content is None else content.value()
-
-
-def _nanoseconds(timestamp: str) -> int:
-    """Return a time of Kubernetes (RFC 3339, whole seconds), 0 where it is none."""
-    try:
-        return int(dt.datetime.fromisoformat(timestamp).timestamp()) * 10**9
-    except ValueError:
-        return 0

@@ -24,6 +24,7 @@ class Action(enum.Enum):
     BIND = "bind"
     EVICT = "evict"
     DELETE = "delete"
+    OBSERVE = "observe"  # nobody asked for it here: a watch saw that it was done
 
 
 class Content:
@@ -69,7 +70,7 @@ class Change:
         self._head = _head_of(record.new_object)
         self._old_head = _head_of(record.old_object)
         # What a Binding or an Eviction says of itself is not its pod's; a Binding may name the pod's uid.
-        self._known = self._head if action in (Action.CREATE, Action.REPLACE, Action.SCALE) else _NO_HEAD
+        self._known = self._head if action in _WITH_IDENTITY else _NO_HEAD
         self.uid = self._old_head.uid or (self._head if action is Action.BIND else self._known).uid
         self.start = "" if action is Action.CREATE else self._old_head.resource_version or self._known.resource_version
         self.holds = self._holds()
@@ -95,6 +96,11 @@ class Change:
         if isinstance(value, dict) and isinstance(metadata := value.get("metadata"), dict):
             metadata["resourceVersion"] = self.start
         return Content(None, self._head.apiVersion, value, partial=True)
+
+    @property
+    def end(self) -> str:
+        """The resourceVersion of the state it led to, as an observation has it; empty where the object is gone."""
+        return self._known.resource_version
 
     @property
     def kind(self) -> str:
@@ -145,15 +151,19 @@ class Change:
             return True
         if self.record.degraded or self.record.level == "Metadata":
             return False
-        if self.action in (Action.CREATE, Action.REPLACE):
+        if self.action in (Action.CREATE, Action.REPLACE, Action.OBSERVE):
             return self._head.is_whole
         return bytes(memoryview(self.record.new_object)[:1]) == b"{"
+
+
+# What they hold names the object that they are about.
+_WITH_IDENTITY = (Action.CREATE, Action.REPLACE, Action.SCALE, Action.OBSERVE)
 
 
 def change_of(record: Record) -> Change | None:
     """Return what the record asks to change of a stored object; None where it changes none.
 
-    That are connections, tokens and reviews of access, and dry runs.
+    That are connections, tokens and reviews of access, dry runs, and what a watch saw (see `watched`).
     """
     action = None if record.dry_run else _action(record)
     return None if action is None else Change(record, action)

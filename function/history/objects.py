@@ -10,6 +10,7 @@ from .chain import SLACK_NS, Chain, End, Forgotten
 from .change import Action, Change, change_of
 from .states import RACE_NS, Known
 from .steps import Cause, Certainty, Incarnation, Step
+from .watched import Watched
 
 __all__ = ["Objects", "steps"]
 
@@ -57,6 +58,7 @@ class Objects:
         self._leaving: deque[tuple[int, Chain]] = deque()  # deleted, as it seems
         self._forgotten: dict[tuple[str, str], Forgotten] = {}
         self._succeeded: dict[tuple[str, str], Incarnation] = {}
+        self._watched = Watched()
 
     def add(self, record: Record) -> Iterator[Step]:
         """Take a record; return the steps that are settled by now."""
@@ -67,6 +69,9 @@ class Objects:
             yield from self._waiting.popleft()[1].settled(now_ns - SLACK_NS)
         while self._leaving and self._leaving[0][0] <= now_ns - FORGOTTEN_AFTER_NS:
             yield from self._forget(self._leaving.popleft()[1], now_ns - FORGOTTEN_AFTER_NS)
+        if record.observed is not None:
+            yield from self._watched.add(record, record.observed)
+            return
         change = change_of(record)
         if change is not None:
             if record.outcome is not None:
