@@ -474,6 +474,8 @@ class Chain:
 
     def _after(self, change: Change, before: Content | None) -> Content | None:
         """Return what the change makes of an object: None where it is gone, `NOT_TOLD` where the records do not say."""
+        if change.is_plain:
+            return change.new
         try:
             if change.holds:
                 value = causes.expected(change, _value(before))

@@ -85,7 +85,7 @@ class Change:
         record = self.record
         if self.action is Action.SCALE:
             return None  # the object there is a Scale
-        if self._old_head.is_whole and record.level != "Metadata":
+        if self._old_head.is_whole and not self._is_reduced:
             return Content(record.old_object, self._old_head.apiVersion)
         if self.action is not Action.REPLACE or not record.changes or not self.holds:
             return None
@@ -131,6 +131,13 @@ class Change:
         return self._old_head.is_being_deleted
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the object is what was asked for, if it was stored: it held the whole, and nothing was being deleted."""
+        if not self.holds or self.action not in (Action.CREATE, Action.REPLACE):
+            return False
+        return self.action is Action.CREATE or (self._old_head.is_whole and not self._old_head.is_being_deleted)
+
+    @property
     def may_end(self) -> bool:
         """Whether the object may be gone with it."""
         return self.action in (Action.DELETE, Action.EVICT) or self.was_being_deleted
@@ -146,10 +153,15 @@ class Change:
             return {}
         return options if isinstance(options, dict) else {}
 
+    @property
+    def _is_reduced(self) -> bool:
+        """Whether it is recorded at level Metadata: what has a creationTimestamp is not, and nothing has to be read."""
+        return not self.created and self.record.level == "Metadata"
+
     def _holds(self) -> bool:
         if self.action in (Action.DELETE, Action.EVICT):
             return True
-        if self.record.degraded or self.record.level == "Metadata":
+        if self.record.degraded or self._is_reduced:
             return False
         if self.action in (Action.CREATE, Action.REPLACE, Action.OBSERVE):
             return self._head.is_whole

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
+import gc
 import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ...history.kinds import Wanted, parse_wanted
 from ..command_line import PROGRAM, Parser, say
@@ -102,7 +104,8 @@ def run(
             if options.records:
                 return 0
             raise CannotAnswer(f"{', '.join(_paths(options))}: no record is there; {_hint(options)}", 2)
-        code = answer(options, journals, output)
+        with _rare_collections():
+            code = answer(options, journals, output)
         sys.stdout.flush()
         journals.report()
     except CannotAnswer as error:
@@ -114,6 +117,17 @@ def run(
         say(f"{error.filename or 'the journal'}: {error.strerror or error}; {_hint(options)}")
         return 2
     return code
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let the search for cycles be rare: of what is kept of a journal nothing is in one."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(200_000, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
 
 
 def _live_in_the_zone(arguments: list[str]) -> None:
