@@ -132,7 +132,7 @@ class Change:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the object is what was asked for, if it was stored: it held the whole, and nothing was being deleted."""
+        """Whether the object is just what was asked for, if it was stored: no deletion can have made it another."""
         if not self.holds or self.action not in (Action.CREATE, Action.REPLACE):
             return False
         return self.action is Action.CREATE or (self._old_head.is_whole and not self._old_head.is_being_deleted)
