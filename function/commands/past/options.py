@@ -119,17 +119,6 @@ def run(
     return code
 
 
-@contextlib.contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Let the search for cycles be rare: of what is kept of a journal nothing is in one."""
-    thresholds = gc.get_threshold()
-    gc.set_threshold(200_000, *thresholds[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-
-
 def _live_in_the_zone(arguments: list[str]) -> None:
     """Let this process's own zone be the one that ``--zone`` says, before other arguments are read as times."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -153,3 +142,14 @@ def _hint(options: argparse.Namespace) -> str:
     if options.journal:
         return "hint: --journal names a journal's directory, or a segment"
     return f"hint: name the journal with --journal DIR or {JOURNAL}"
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let the search for cycles be rare: of what is kept of a journal nothing is in one."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(200_000, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
