@@ -164,7 +164,7 @@ def test_any_text_is_a_time_or_none(text):
 # -- against the model ------------------------------------------------------------------------------------------------
 
 
-@counts(6, 300)
+@counts(6, 200)
 def test_at_prints_what_the_model_had(count, tmp_path, capfdbinary):
     """`at --all` merges three replicas' journals; the YAML says the same as the JSON; each object alone as well."""
     for seed in range(count):
@@ -219,9 +219,12 @@ def is_wrong(found, stored):
     return rest(found) != rest(stored)
 
 
-@counts(8, 300)
+@counts(8, 200)
 def test_gaps_by_its_exit_code(count, tmp_path, capfdbinary):
-    """A whole journal ends with 0; without a stored update that shows later it ends with 1, and names the object."""
+    """A whole journal ends with 0; without a stored update that shows later it ends with 1, and names the object.
+
+    Where one that lost had asked for the same content, only managedFields and status contradict: `--all` names it.
+    """
     dropped_ones = 0
     for seed in seeds(count, 82):  # forgotten after a refused DELETE and a status update beside it
         reviews = Cluster(seed, kinds=("ConfigMap", "Widget"), late=False).run(60)
@@ -234,11 +237,19 @@ def test_gaps_by_its_exit_code(count, tmp_path, capfdbinary):
         dropped_ones += 1
         rest = [review for review in reviews if review is not dropped]
         journal = write(tmp_path / f"less{seed}", rest, writers=2)
-        code, out, _ = run(capfdbinary, "gaps", "--journal", journal)
+        is_alone = not any(content_of(review) == content_of(dropped) for review in rest if review.fate == "lost")
+        code, out, _ = run(capfdbinary, "gaps", *([] if is_alone else ["--all"]), "--journal", journal)
         name = "/".join(filter(None, [dropped.request.get("namespace"), dropped.request["name"]]))
-        assert (code, name in out) == (1, True), (seed, out)
+        assert name in out, (seed, out)
+        assert code == 1 or not is_alone, (seed, out)
         assert run(capfdbinary, "gaps", "--since", rfc3339(reviews[-1].received_ns + 1), "--journal", journal)[0] == 0
     assert dropped_ones
+
+
+def content_of(review):
+    """Return what is asked for of which object; nothing of a deletion."""
+    new = review.request["object"] or {"metadata": {"uid": ""}}
+    return new["metadata"].get("uid"), new.get("data"), new.get("spec")
 
 
 def dropped_update(reviews):
@@ -274,7 +285,7 @@ def questions(cluster, seed):
     ]  # fmt: skip
 
 
-@counts(5, 260)
+@counts(5, 200)
 def test_the_index_changes_no_answer(count, tmp_path, capfdbinary):
     """But for what is not certain; nor does it when it was made half-way, and the journal has grown since."""
     for seed in seeds(count, 232, 253):  # after many a scale; where the last object is not certain
