@@ -662,6 +662,50 @@ def test_an_object_that_went_back_was_restored():
     assert [gap.cause for gap in story.gaps()] == [Cause.WENT_BACK]
 
 
+@pytest.mark.parametrize(
+    ("version", "fields", "causes", "certainty"),
+    [
+        (1, {}, [], Certainty.IN_FORCE),  # it was refused, and nothing has happened since
+        (5, {"data": {"a": "2"}}, [Cause.NOT_RECORDED], Certainty.UNKNOWN),
+        # The type's own policy may be to orphan what it owns.
+        (5, {"metadata": {"deletionTimestamp": "2026-09-21T14:13:22Z", "finalizers": ["orphan"]}}, [],
+         Certainty.UNKNOWN),
+    ],
+    ids=["refused", "changed", "held up"],
+)  # fmt: skip
+def test_what_seemed_to_be_gone_for_long_is_seen_again(version, fields, causes, certainty):
+    """Forgotten after a DELETE, and there after all: what it was meanwhile is certain only where it was not changed."""
+    story = Story()
+    new = story.object(data={"a": "1"})
+    later = merged(stored(new, version), fields)
+    story.tell("CREATE", new, None).tell("DELETE", None, stored(new, 1), options=cluster_model.DELETE_OPTIONS)
+    story.tell("UPDATE", later, later, seconds=1200)
+    found = list(steps(story.records, forgetting=True))
+    assert [gap.cause for gap in gaps(found)] == causes
+    (then,) = at(found, START_NS + 600 * SECOND_NS)
+    assert (then.content is not None, then.certainty) == (True, certainty)
+    (now,) = at(found, START_NS + 9999 * SECOND_NS)
+    assert (same(now.content.value()["data"], later["data"]), now.certainty) == (True, Certainty.IN_FORCE)
+    assert len({step.of for step in found}) == 1
+
+
+@pytest.mark.parametrize("metadata", [{}, {"uid": "u1"}], ids=["without a uid", "with a uid"])
+def test_a_pod_that_seemed_to_be_gone_is_bound(metadata):
+    """Whether the binding made it what it is later nobody can tell: that it did not is not said, and no gap either."""
+    story = Story("Pod", resource="pods")
+    pod = story.object(spec={"containers": []}, status={})
+    bound = merged(stored(pod, 3), {"spec": {"nodeName": "n1"}})
+    binding = {"kind": "Binding", "apiVersion": "v1", "metadata": {"name": "x"} | metadata, "target": {"name": "n1"}}
+    story.tell("CREATE", pod, None).tell("DELETE", None, stored(pod, 1), options=cluster_model.DELETE_OPTIONS)
+    story.tell("CREATE", binding, None, subresource="binding", seconds=1200).tell("UPDATE", bound, bound)
+    found = list(steps(story.records, forgetting=True))
+    assert gaps(found) == []
+    assert [(step.certainty, step.cause) for step in found if step.change and step.change.record.uid == "review-2"] == [
+        (Certainty.UNKNOWN, Cause.SEEN_AGAIN)
+    ]
+    assert len({step.of for step in found}) == 1
+
+
 def test_what_the_native_log_says_settles_the_last_one():
     story = Story()
     new = story.object(data={"a": "1"})
