@@ -13,7 +13,7 @@ import pytest
 import yaml
 from cluster_model import Cluster
 from running import ROOT
-from test_history_commands import rfc3339, write
+from test_history_commands import observed, rfc3339, webhook, write
 
 from function.version import VERSION
 
@@ -73,7 +73,10 @@ def test_replicas_answer_as_one(audit):
     cluster = Cluster(5)
     whole = split(cluster, pods, 3)
     moment = rfc3339(cluster.moments[60])
+    for directory in (pods / "audit-1", whole):
+        observed(directory, [("present", webhook(5), None), ("updated", webhook(6, webhooks=[]), webhook(5), "helm")])
     for command in (
+        ["history", "validatingwebhookconfiguration/ours"],
         ["gaps"],
         ["history", "deploy/web", "-n", "shop", "--all"],
         ["at", moment, "--all"],
