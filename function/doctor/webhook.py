@@ -62,7 +62,7 @@ def configurations(text: str) -> list[Configuration]:
         tree: Any = documents.read(text).tree
         items = tree.get("items") or [] if str(tree.get("kind", "")).endswith("List") else [tree]
         return [msgspec.convert(item, Configuration, strict=False) for item in items if item.get("kind", KIND) == KIND]
-    except (documents.DocumentError, msgspec.ValidationError, AttributeError) as error:
+    except (documents.DocumentError, msgspec.ValidationError, AttributeError, TypeError) as error:
         raise UnreadableError(f"no {KIND}: {error}") from None
 
 

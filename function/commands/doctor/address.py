@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from ...watching.in_force import Client, bundle
 
 __all__ = ["reached"]
 
+RESOLVE_SECONDS = 3.0
 CONNECT_SECONDS = 5.0
 _ELSEWHERE = "the API server calls from its own network: try this there, or let a canary say (--kubectl)"
 
@@ -23,7 +25,7 @@ def reached(client: Client) -> Iterator[Finding]:
     """Yield whether a TLS client that trusts the webhook's caBundle is content with who answers."""
     name, port = server_name(client), _port(client)
     try:
-        raw = socket.create_connection((name, port), timeout=CONNECT_SECONDS)
+        raw = _connected(name, port)
     except OSError as error:
         yield _not_connected(client, f"{name}:{port}", error)
         return
@@ -42,6 +44,31 @@ def reached(client: Client) -> Iterator[Finding]:
                 f"{name}:{port} does not speak TLS: {reason}",
                 "is it the port of the function, or of its ingress?",
             )
+
+
+def _connected(name: str, port: int) -> socket.socket:
+    """Return a connection. Raises `OSError`, in a bounded time: where no packet may leave, resolving takes minutes."""
+    addresses: list[str] = []
+    failures: list[OSError] = []
+
+    def resolve() -> None:
+        try:
+            found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+            addresses.extend(dict.fromkeys(str(one[4][0]) for one in found))
+        except OSError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=resolve, daemon=True)
+    thread.start()
+    thread.join(RESOLVE_SECONDS)
+    if not addresses:
+        raise failures[0] if failures else socket.gaierror(socket.EAI_AGAIN, "no answer in time")
+    for address in addresses:
+        try:
+            return socket.create_connection((address, port), timeout=CONNECT_SECONDS)
+        except OSError as error:
+            failures.append(error)
+    raise failures[-1]
 
 
 def _not_connected(client: Client, address: str, error: OSError) -> Finding:

@@ -31,6 +31,7 @@ from ...journal.files import write_all
 from ...mounts import resolve
 from ...record.event_format import EventFormat
 from ...record.review_format import ReviewFormat
+from ...serving.tls import CertificateError, load_certificate
 from ...startup import every_setting, load
 from ...watching.in_force import Client, bundle
 from .address import reached
@@ -164,7 +165,8 @@ def _volume_now(here: Here) -> Iterator[Finding]:
 
 
 def _existing(path: str) -> str:
-    while not os.path.isdir(path) and path != os.path.dirname(path):
+    """Return the path, or what is there of it: a directory, or what is none and stands in the way."""
+    while not os.path.lexists(path):
         path = os.path.dirname(path)
     return path
 
@@ -237,6 +239,7 @@ def _certificate(here: Here) -> Iterator[Finding]:
         return
     chain, key = resolve([serving.tls_cert_file, serving.tls_key_file])
     try:
+        load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), serving.tls_cert_file, serving.tls_key_file)
         with open(chain, "rb") as file:
             found = certificate.Certificate(chain, key, file.read())
         if not here.clients:
@@ -244,9 +247,9 @@ def _certificate(here: Here) -> Iterator[Finding]:
         for client in here.clients:
             ca = certificate.pem(bundle(client.caBundle))
             yield from certificate.certificate(found, name=server_name(client), ca=ca or None, now=time.time())
-    except (OSError, ValueError, IndexError) as error:  # ssl.SSLError is an OSError
+    except (CertificateError, OSError) as error:  # ssl.SSLError is an OSError
         hint = "both are PEM, and belong together; a Secret's volume needs a mode that runAsUser or fsGroup may read"
-        yield fail("certificate", f"AUDIT_TLS_CERT_FILE, AUDIT_TLS_KEY_FILE: {_cause(error)}", hint)
+        yield fail("certificate", _cause(error), hint)
 
 
 def _port(here: Here) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ class Kubectl:
 
     def __init__(self, options: Sequence[str] = ()) -> None:
         self._options = options
+        self._known: dict[str, Any] = {}  # each call is a process: nothing is asked for twice
 
     @staticmethod
     def is_installed() -> bool:
@@ -30,7 +31,10 @@ class Kubectl:
 
     def get(self, path: str, **query: str) -> Any:
         """Return the JSON of an API path. Raises `NotThereError` too."""
-        return _decoded(self._run("get", "--raw", _target(path, query)))
+        target = _target(path, query)
+        if target not in self._known:
+            self._known[target] = _decoded(self._run("get", "--raw", target))
+        return self._known[target]
 
     def post(self, path: str, body: object, **query: str) -> Any:
         """Return the JSON of the answer to a POST. Raises `NotThereError` too."""
