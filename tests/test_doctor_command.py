@@ -1,5 +1,6 @@
 """`doctor` as it is called: in a pod, outside with a kubectl, and each fault made for real."""
 
+import ast
 import base64
 import contextlib
 import json
@@ -425,3 +426,26 @@ def test_where_the_function_runs_elsewhere_the_pods_are_not_missed(outside, api,
         assert lines(found, "pods", "skip")
         assert lines(found, "address", "ok")
         assert "no journal here" in lines(found, "canary", "skip")[0]
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_lists_the_checks_that_there_are():
+    """And its example is such output: what follows a result is one of the checks."""
+    text = (running.ROOT / "docs" / "doctor.md").read_text()
+    listed = {
+        name for cells in re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE) for name in re.findall(r"`(.*?)`", cells)
+    }
+    made = set()
+    for folder in ("function/doctor", "function/commands/doctor"):
+        for path in (running.ROOT / folder).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") in RESULTS and node.args:
+                    made.add(getattr(node.args[0], "value", None))
+    assert made - {None} == listed
+    shown = re.findall(r"^(?:ok|warn|fail|skip) +(\S+) ", text.split("```")[3], re.MULTILINE)
+    assert set(shown) <= listed
+
+
+RESULTS = ("ok", "warn", "fail", "skip", "judged")
