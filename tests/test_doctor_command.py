@@ -281,6 +281,10 @@ def test_everything_is_seen_from_a_pod_with_a_token_and_each_fault_of_the_cluste
         assert (code, failed(found)) == (1, ["canary"])
         assert "/log-request/prod/[REDACTED" in lines(found, "canary")[0]
 
+        api.configmap = lambda body: 403
+        code, found = doctor(**settings)
+        assert (code, "does not let this account" in lines(found, "canary", "skip")[0]) == (0, True)
+
         changed = shipped(trustme.CA(), f"https://localhost:{server.port}/log-request", timeoutSeconds=30)
         api.put(WEBHOOKS, "kube-audit-function", **changed)
         code, found = doctor("--skip", "canary", **settings)
@@ -295,7 +299,7 @@ def test_everything_is_seen_from_a_pod_with_a_token_and_each_fault_of_the_cluste
 
 def test_the_text_is_a_line_for_each_with_the_hint_below(api, authority, pair):
     with installed(api, authority, pair) as (settings, _):
-        api.configmap = lambda body: 403
+        api.configmap = lambda body: 500
         command = [sys.executable, "-m", "function", "doctor"]
         code, out, err = running.run(command, {name: str(value) for name, value in settings.items()})
         assert (code, err) == (1, "")
@@ -310,13 +314,17 @@ def test_a_webhook_that_is_not_as_its_file_has_it(doctor, api, authority, pair, 
         file = tmp_path / "webhook.yaml"
         file.write_text(yaml.safe_dump(shipped(authority, f"https://localhost:{server.port}/log-request")))
         settings |= {"AUDIT_WATCH_WEBHOOK_FILE": file}
-        assert "as AUDIT_WATCH_WEBHOOK_FILE has it" in lines(doctor(**settings)[1], "webhook", "ok")
+        assert "kube-audit-function is as AUDIT_WATCH_WEBHOOK_FILE has it" in lines(
+            doctor(**settings)[1], "webhook", "ok"
+        )
         changed = shipped(authority, f"https://localhost:{server.port}/log-request", failurePolicy="Fail")
         api.put(WEBHOOKS, "kube-audit-function", **changed)
         code, found = doctor(**settings)
+        file.write_text("kind: Pod\n")
+        assert "AUDIT_WATCH_WEBHOOK_FILE" in lines(doctor(**settings)[1], "webhook", "fail")[0]
         assert (code, lines(found, "webhook", "fail")) == (
             1,
-            ["not as AUDIT_WATCH_WEBHOOK_FILE has it: failure_policy"],
+            ["kube-audit-function is not as AUDIT_WATCH_WEBHOOK_FILE has it: failure_policy"],
         )
 
 

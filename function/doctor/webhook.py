@@ -15,7 +15,7 @@ from ..clusters.webhook import RECORD_PATH, excluded_by_default, template
 from ..watching.in_force import KIND, OPERATIONS, Client, Rule, Selector, Webhook, conditions, reference
 from .finding import Finding, fail, ok, warn
 
-__all__ = ["Configuration", "UnreadableError", "check", "configurations", "credentials", "ours", "server_name"]
+__all__ = ["OURS", "Configuration", "UnreadableError", "check", "configurations", "credentials", "ours", "server_name"]
 
 OURS = "kube-audit-function"
 TIMEOUT_SECONDS_GOOD = 5

@@ -12,9 +12,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from ...configuration.settings import STDOUT, Settings
-from ...doctor.finding import Finding, has_failed, skip
+from ...doctor.finding import Finding, fail, has_failed, skip
 from ...doctor.webhook import Configuration, UnreadableError
-from ...watching.in_force import Reference
 from ...watching.watch import CannotWatch, api_server, read_reference
 from ..command_line import PROGRAM, Parser, default_journal, say
 from . import cluster, output, pods
@@ -127,7 +126,7 @@ class _Examination:
                 return cluster.found_in(text), text, []
             if self._api is None:
                 return None, "", []
-            text = output.encoded(cluster.registered(self._api))
+            text = cluster.registered(self._api)
             return cluster.found_in(text), text, []
         except UnreadableError as error:
             if self._options.webhook:
@@ -148,7 +147,8 @@ class _Examination:
     def _cluster(self, found: list[Configuration] | None) -> Iterator[Finding]:
         left_out = self._options.skip
         if found is not None and "webhook" not in left_out:
-            yield from cluster.check_webhooks(found, self._wanted())
+            yield from cluster.check_webhooks(found)
+            yield from self._compared(found)
         if self._api is None:
             asked = "the rest of the cluster is" if found is not None else "the cluster is"
             hint = f"`{PROGRAM} doctor --kubectl` asks it, from where your kubeconfig is"
@@ -159,12 +159,16 @@ class _Examination:
             for client in (webhook.clientConfig for one in found or [] for webhook in one.webhooks):
                 yield from () if client.service else reached(client)
         if "canary" not in left_out:
-            yield from cluster.canary(self._api, self._finders())
+            yield from cluster.canary(self._api, self._finders(), runs_here=not self._is_outside())
 
-    def _wanted(self) -> Reference | None:
+    def _compared(self, found: Sequence[Configuration]) -> Iterator[Finding]:
         if self._settings is None or not self._settings.watching.webhook_file:
-            return None
-        return read_reference(self._settings.watching)
+            return
+        try:
+            yield from cluster.compared(found, read_reference(self._settings.watching))
+        except (OSError, ValueError) as error:
+            hint = "it is one ValidatingWebhookConfiguration, such as deploy/webhook.yaml with its parameters filled in"
+            yield fail("webhook", f"AUDIT_WATCH_WEBHOOK_FILE: {error}", hint)
 
     def _finders(self) -> Mapping[str, cluster.Finder]:
         if self._kubectl is not None and self._is_outside():

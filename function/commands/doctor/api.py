@@ -7,15 +7,23 @@ from typing import Any, Protocol
 
 from ...watching.api_server import Answer, ApiServer, Unreachable
 
-__all__ = ["Api", "CannotAskError", "FromPod", "NotThereError"]
+__all__ = ["Api", "CannotAskError", "ForbiddenError", "FromPod", "NotThereError", "RefusedError"]
 
 
 class CannotAskError(Exception):
     """There is no answer, or a refusal. The text says why."""
 
 
-class NotThereError(CannotAskError):
+class RefusedError(CannotAskError):
+    """The API server answered, and did not do it."""
+
+
+class NotThereError(RefusedError):
     """There is no such object."""
+
+
+class ForbiddenError(RefusedError):
+    """Whoever asks may not."""
 
 
 class Api(Protocol):
@@ -49,11 +57,12 @@ class FromPod:
             raise CannotAskError(str(error)) from None
 
 
+_BY_STATUS = {401: ForbiddenError, 403: ForbiddenError, 404: NotThereError}
+
+
 def _json(answer: Answer) -> Any:
-    if answer.status == 404:
-        raise NotThereError(str(answer))
     if answer.status not in (200, 201):
-        raise CannotAskError(str(answer))
+        raise _BY_STATUS.get(answer.status, RefusedError)(str(answer))
     try:
         return json.loads(answer.body)
     except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import time
@@ -11,13 +12,14 @@ from typing import Any
 import msgspec
 
 from ... import synthetic
+from ...clusters.webhook import RECORD_PATH
 from ...doctor import certificate, clock, network
 from ...doctor.finding import Finding, fail, ok, skip
-from ...doctor.webhook import Configuration, check, configurations, credentials, ours
+from ...doctor.webhook import OURS, Configuration, check, configurations, credentials, ours
 from ...watching.in_force import CalledService, Reference, bundle, deviations
-from .api import Api, CannotAskError, NotThereError
+from .api import Api, CannotAskError, ForbiddenError, NotThereError, RefusedError
 
-__all__ = ["WEBHOOKS", "canary", "check_service", "check_webhooks", "found_in", "registered"]
+__all__ = ["WEBHOOKS", "canary", "check_service", "check_webhooks", "compared", "found_in", "registered"]
 
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 CANARY_NAMESPACES = ("kube-audit-function-canary", "default")
@@ -27,21 +29,33 @@ _RIGHTS = "use an account that may read it (--as, --context); the rest is judged
 Finder = Callable[[str], bool]
 
 
-def registered(api: Api) -> dict[str, Any]:
-    """Return our webhook configurations as a List. Raises `CannotAskError`, `UnreadableError`."""
-    found = api.get(WEBHOOKS)
-    items = found.get("items") or []
-    names = {one.metadata.name for one in ours(configurations(msgspec.json.encode(found).decode()))}
-    return {"kind": "List", "apiVersion": "v1", "items": [one for one in items if one["metadata"]["name"] in names]}
+def registered(api: Api) -> str:
+    """Return our webhook configurations, a List in JSON. Raises `CannotAskError`."""
+    return msgspec.json.encode(_filtered(api.get(WEBHOOKS))).decode()
 
 
 def found_in(text: str) -> list[Configuration]:
     """Return our configurations in YAML or JSON. Raises `UnreadableError`."""
+    with contextlib.suppress(msgspec.DecodeError):  # YAML
+        text = msgspec.json.encode(_filtered(msgspec.json.decode(text))).decode()
     return ours(configurations(text))
 
 
-def check_webhooks(found: Sequence[Configuration], wanted: Reference | None) -> Iterator[Finding]:
-    """Yield what is to be said of the configurations; ``wanted`` is what AUDIT_WATCH_WEBHOOK_FILE says."""
+def _filtered(document: Any) -> Any:
+    """Return a List without what can be none of ours: all webhooks of a cluster can be megabytes."""
+    items = document.get("items") if isinstance(document, dict) else None
+    if not isinstance(items, list):
+        return document
+    return document | {"kind": "List", "items": [one for one in items if _may_be_ours(one)]}
+
+
+def _may_be_ours(item: Any) -> bool:
+    whole = msgspec.json.encode(item)
+    return RECORD_PATH.encode() in whole or f'"name":"{OURS}"'.encode() in whole
+
+
+def check_webhooks(found: Sequence[Configuration]) -> Iterator[Finding]:
+    """Yield what is to be said of the configurations."""
     if not found:
         hint = "apply deploy/webhook.yaml, or what `python -m function clusters show` prints"
         yield fail("webhook", "no ValidatingWebhookConfiguration calls the function: nothing is recorded", hint)
@@ -52,16 +66,18 @@ def check_webhooks(found: Sequence[Configuration], wanted: Reference | None) -> 
             yield from certificate.authorities(
                 bundle(client.caBundle), time.time(), is_service=client.service is not None
             )
-        if wanted is not None and configuration.metadata.name == wanted.name:
-            reasons = deviations(wanted, msgspec.json.encode(configuration))
-            yield _as_wanted(reasons)
 
 
-def _as_wanted(reasons: Sequence[str]) -> Finding:
-    if not reasons:
-        return ok("webhook", "as AUDIT_WATCH_WEBHOOK_FILE has it")
-    text = f"not as AUDIT_WATCH_WEBHOOK_FILE has it: {', '.join(reasons)}"
-    return fail("webhook", text, "compare the two, and apply the file again")
+def compared(found: Sequence[Configuration], wanted: Reference) -> Iterator[Finding]:
+    """Yield in which ways the configuration is not as AUDIT_WATCH_WEBHOOK_FILE has it."""
+    by_name = {one.metadata.name: one for one in found}
+    there = by_name.get(wanted.name)
+    reasons = deviations(wanted, msgspec.json.encode(there) if there else None)
+    if reasons:
+        text = f"{wanted.name} is not as AUDIT_WATCH_WEBHOOK_FILE has it: {', '.join(reasons)}"
+        yield fail("webhook", text, "compare the two, and apply the file again")
+    else:
+        yield ok("webhook", f"{wanted.name} is as AUDIT_WATCH_WEBHOOK_FILE has it")
 
 
 def check_service(api: Api, found: Sequence[Configuration], *, left_out: Sequence[str]) -> Iterator[Finding]:
@@ -114,22 +130,33 @@ def _selector(service: Mapping[str, Any]) -> dict[str, str]:
 # -- the canary -------------------------------------------------------------------------------------------------------
 
 
-def canary(api: Api, finders: Mapping[str, Finder]) -> Iterator[Finding]:
+def canary(api: Api, finders: Mapping[str, Finder], *, runs_here: bool) -> Iterator[Finding]:
     """Yield what became of a dry run of a create: whether the API server took it, and its record came to a journal.
 
     Nothing is stored in the cluster. Its record has ``dryRun: true``, and a name that `watch` and all that read records
     know for a canary's. ``finders`` look for it, each in the place that names it; they raise `CannotAskError`.
+    ``runs_here`` says whether the function does: then its clock is compared as well.
     """
     name = synthetic.canary_name(os.urandom(16).hex())
+    before = time.time()
     try:
         answer, namespace = _sent(api, name)
     except CannotAskError as error:
-        hint = "the message says why: rights to create ConfigMaps (--as), a quota, or, under Fail, the webhook itself"
-        yield fail("canary", f"the API server refused it: {error}", hint)
+        yield _not_taken(error)
         return
-    if (skew := _skew(answer)) is not None:
+    if runs_here and (skew := _skew(answer, before, time.time())) is not None:
         yield clock.against("the API server", skew)
     yield _looked_for(name, namespace, finders)
+
+
+def _not_taken(error: CannotAskError) -> Finding:
+    if isinstance(error, ForbiddenError):
+        hint = "use an account that may create ConfigMaps there (--as, --context)"
+        return skip("canary", f"the API server does not let this account send one: {error}", hint)
+    if not isinstance(error, RefusedError):
+        return skip("canary", f"the API server cannot be asked: {error}")
+    hint = "the message says why: under Fail, the webhook itself; or another one, or a policy of the cluster"
+    return fail("canary", f"the API server refused it: {error}", hint)
 
 
 def _sent(api: Api, name: str) -> tuple[Any, str]:
@@ -146,13 +173,13 @@ def _posted(api: Api, name: str, namespace: str) -> Any:
     return api.post(path, synthetic.canary(name, namespace), dryRun="All")
 
 
-def _skew(answer: Any) -> float | None:
-    """Return how far our clock is ahead of the API server's: it says when it made the object, in whole seconds."""
+def _skew(answer: Any, before: float, after: float) -> float | None:
+    """Return how far our clock is ahead of the API server's, at least: it made the object in between."""
     try:
         made = dt.datetime.fromisoformat(answer["metadata"]["creationTimestamp"]).timestamp()
     except (KeyError, TypeError, ValueError):
         return None
-    return time.time() - made - 0.5
+    return max(0.0, before - (made + 1)) + min(0.0, after - made)  # it says whole seconds
 
 
 def _looked_for(name: str, namespace: str, finders: Mapping[str, Finder]) -> Finding:

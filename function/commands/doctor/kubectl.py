@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from .api import CannotAskError, NotThereError
+from .api import CannotAskError, ForbiddenError, NotThereError, RefusedError
 
 __all__ = ["Kubectl"]
 
@@ -51,8 +51,7 @@ class Kubectl:
     def _run(self, *arguments: str, stdin: str = "") -> str:
         done = self._call(f"--request-timeout={SECONDS}s", *arguments, stdin=stdin)
         if done.returncode:
-            said = _said(done.stderr)
-            raise NotThereError(said) if "(NotFound)" in said else CannotAskError(said)
+            raise _error(_said(done.stderr))
         return done.stdout
 
     def _call(self, *arguments: str, stdin: str, seconds: float = SECONDS + 5) -> subprocess.CompletedProcess[str]:
@@ -66,6 +65,15 @@ class Kubectl:
             raise CannotAskError(f"kubectl {arguments[0]} did not end within {seconds:g} s") from None
         except OSError as error:
             raise CannotAskError(f"kubectl cannot be run: {error.strerror}") from None
+
+
+def _error(said: str) -> CannotAskError:
+    """Return what kubectl's words amount to: it prints the reason of the API server's Status, and no code."""
+    reason = re.match(r"Error from server \((\w+)\): |error: You must be logged in .*\((Unauthorized)\)", said)
+    if reason is None:
+        return RefusedError(said) if said.startswith("Error from server") else CannotAskError(said)
+    by_reason = {"NotFound": NotThereError, "Forbidden": ForbiddenError, "Unauthorized": ForbiddenError}
+    return by_reason.get(reason[1] or reason[2], RefusedError)(said)
 
 
 def _target(path: str, query: dict[str, str]) -> str:
