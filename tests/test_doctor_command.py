@@ -217,6 +217,9 @@ def test_a_configuration_that_is_not_applied_yet(doctor, tmp_path, authority, pa
     assert lines(found, "address", "warn") == [f"audit.invalid:{port} is no name that resolves here"]
     code, found = judged("other")
     assert "webhook" in failed(found)
+    others = [{"kind": "ValidatingWebhookConfiguration", "metadata": {"name": "x"}, "webhooks": ["x" * (2 << 20)]}]
+    file.write_text(json.dumps({"kind": "List", "items": [*others, shipped(authority)]}))
+    assert lines(doctor("--webhook", str(file), **settings)[1], "rules", "ok"), "whatever else is in the cluster"
     file.write_text("kind: Pod\n")
     assert "nothing is recorded" in lines(doctor("--webhook", str(file), **settings)[1], "webhook", "fail")[0]
 
@@ -314,9 +317,7 @@ def test_a_webhook_that_is_not_as_its_file_has_it(doctor, api, authority, pair, 
         file = tmp_path / "webhook.yaml"
         file.write_text(yaml.safe_dump(shipped(authority, f"https://localhost:{server.port}/log-request")))
         settings |= {"AUDIT_WATCH_WEBHOOK_FILE": file}
-        assert "kube-audit-function is as AUDIT_WATCH_WEBHOOK_FILE has it" in lines(
-            doctor(**settings)[1], "webhook", "ok"
-        )
+        assert "is as AUDIT_WATCH_WEBHOOK_FILE has it" in lines(doctor(**settings)[1], "webhook", "ok")[1]
         changed = shipped(authority, f"https://localhost:{server.port}/log-request", failurePolicy="Fail")
         api.put(WEBHOOKS, "kube-audit-function", **changed)
         code, found = doctor(**settings)
