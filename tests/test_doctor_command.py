@@ -347,7 +347,10 @@ if "exec" in arguments:
 path = arguments[arguments.index("--raw") + 1]
 body = sys.stdin.read().encode() if "create" in arguments else None
 connection = http.client.HTTPConnection(pod["api"].removeprefix("http://"))
-connection.request("POST" if body else "GET", path, body)
+try:
+    connection.request("POST" if body else "GET", path, body)
+except OSError:
+    sys.exit("The connection to the server was refused - did you specify the right host or port?")
 answer = connection.getresponse()
 text = answer.read().decode()
 if answer.status in (200, 201):
@@ -435,6 +438,18 @@ def test_where_the_function_runs_elsewhere_the_pods_are_not_missed(outside, api,
         assert lines(found, "pods", "skip")
         assert lines(found, "address", "ok")
         assert "no journal here" in lines(found, "canary", "skip")[0]
+
+
+def test_a_cluster_that_does_not_answer_is_a_fault(outside, doctor, tmp_path):
+    """Also for a pod that has a token: nothing is well because nothing could be asked."""
+    call, pod = outside
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        pod["api"] = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    code, found = call()
+    assert (code, [(one["result"], one["check"]) for one in found]) == (1, [("fail", "cluster")])
+    settings = {"AUDIT_WATCH_API_URL": pod["api"], "AUDIT_WATCH_TOKEN_FILE": "/nowhere", "AUDIT_JOURNAL_DIR": tmp_path}
+    code, found = doctor(**settings)
+    assert (code, failed(found)) == (1, ["cluster"])
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from ...watching.watch import CannotWatch, api_server, read_reference
 from ..command_line import PROGRAM, Parser, default_journal, say
 from . import cluster, output, pods
 from .address import reached
-from .api import Api, CannotAskError, FromPod
+from .api import Api, CannotAskError, FromPod, RefusedError
 from .here import CHECKS, Here, check_here, loaded
 from .journal import is_recorded
 from .kubectl import Kubectl
@@ -91,15 +91,18 @@ class _Examination:
         self._settings, self._of_settings = loaded(os.environ)
         self._kubectl = _kubectl(options)
         self._api, self._why_not = self._new_api()
+        self._is_unreachable = False
 
     def findings(self) -> Iterator[Finding]:
         """Yield all of them."""
         found, listed, trouble = self._configurations()
         if not self._is_outside():
             yield from self._here(found or [])
-        elif self._kubectl is not None:
+        elif self._kubectl is not None and not self._is_unreachable:
             yield from pods.check_pods(self._kubectl, self._options, listed)
-        for finding in (*trouble, *self._cluster(found)):
+        for finding in trouble:
+            yield finding._replace(where="cluster")
+        for finding in self._cluster(found) if not self._is_unreachable else ():
             yield finding._replace(where="cluster")
 
     # -- steps ------------------------------------------------------------------------------------------------
@@ -132,9 +135,13 @@ class _Examination:
             if self._options.webhook:
                 raise _WrongCallError(f"{self._options.webhook}: {error}") from None
             return None, "", [skip("webhook", str(error))]
-        except CannotAskError as error:
+        except RefusedError as error:
             hint = "it takes the right to list validatingwebhookconfigurations"
-            return None, "", [skip("webhook", f"the API server cannot be asked: {error}", hint)]
+            return None, "", [skip("webhook", f"the API server does not list them: {error}", hint)]
+        except CannotAskError as error:
+            self._is_unreachable = True
+            hint = "is it the right context or address, and is the network open to it?"
+            return None, "", [fail("cluster", f"the API server cannot be asked: {error}", hint)]
 
     def _here(self, found: Sequence[Configuration]) -> Iterator[Finding]:
         if "settings" not in self._options.skip:

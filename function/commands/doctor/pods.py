@@ -23,7 +23,7 @@ def check_pods(kubectl: Kubectl, options: argparse.Namespace, configurations: st
     try:
         names = _pods(kubectl, options)
     except CannotAskError as error:
-        yield skip("pods", f"cannot be listed: {error}", "use an account that may (--as, --context)")
+        yield skip("pods", f"cannot be listed: {error}", "use an account that may list pods (--as, --context)")
         return
     if not names:
         text = f"none in namespace {options.namespace} has the labels {options.selector}"
