@@ -23,7 +23,7 @@ __all__ = ["WEBHOOKS", "canary", "check_service", "check_webhooks", "compared", 
 
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 CANARY_NAMESPACES = ("kube-audit-function-canary", "default")
-FOUND_WITHIN_SECONDS = 3.0
+FOUND_WITHIN_SECONDS, POLL_SECONDS = 3.0, 0.5
 _RIGHTS = "use an account that may read it (--as, --context); the rest is judged without it"
 
 Finder = Callable[[str], bool]
@@ -197,7 +197,7 @@ def _looked_for(name: str, namespace: str, finders: Mapping[str, Finder]) -> Fin
                 errors[place] = str(error)
         if time.monotonic() - started > FOUND_WITHIN_SECONDS:
             break
-        time.sleep(0.2)
+        time.sleep(POLL_SECONDS)
     if len(errors) == len(finders):
         return skip(
             "canary", "the API server took it; nobody could be asked for its record: " + "; ".join(errors.values())
