@@ -23,7 +23,7 @@ __all__ = ["WEBHOOKS", "canary", "check_service", "check_webhooks", "compared", 
 
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 CANARY_NAMESPACES = ("kube-audit-function-canary", "default")
-FOUND_WITHIN_SECONDS, POLL_SECONDS = 3.0, 0.5
+FOUND_WITHIN_SECONDS, POLL_SECONDS = 2.0, 0.5
 _RIGHTS = "use an account that may read it (--as, --context); the rest is judged without it"
 
 Finder = Callable[[str], bool]
