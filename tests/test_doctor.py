@@ -284,7 +284,7 @@ def policy(ingress, selector=None, **more):
 @pytest.mark.parametrize(
     ("policies", "has_token", "result", "text"),
     [
-        ([], False, "warn", "whoever reaches them can post"),
+        ([], False, "warn", "may reach them, and post records"),
         ([], True, "ok", "token"),
         ([policy([])], True, "fail", "no rule lets anybody reach 8443"),
         ([policy([{"ports": [{"port": 55555}]}])], True, "fail", "no rule lets anybody"),

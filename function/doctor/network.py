@@ -60,38 +60,35 @@ def ports(found: Document, port: int, pods: Sequence[Document]) -> set[int]:
 
 def admitted(policies: Sequence[Document], pods: Sequence[Document], numbers: set[int], *, has_token: bool) -> Finding:
     """Return whether NetworkPolicies let the API server in, as far as they can tell: it has no pod."""
-    labels = [(pod.get("metadata") or {}).get("labels") or {} for pod in pods]
-    closing = [policy for policy in policies if _closes(policy) and any(selects(_pods(policy), one) for one in labels)]
     if not pods:
         return skip("network-policy", "there is no pod that one could select")
-    open_hint = (
-        "put a token into the webhook's path, or let only the control plane in (deploy/render … --with control-plane)"
-    )
+    labels = [(pod.get("metadata") or {}).get("labels") or {} for pod in pods]
+    closing = [policy for policy in policies if _closes(policy) and any(selects(_pods(policy), one) for one in labels)]
     if not closing:
-        text = "none selects the pods: whoever reaches them can post records"
-        return ok("network-policy", "none; the path's token keeps others out") if has_token else warn(
-            "network-policy", text, open_hint
-        )  # fmt: skip
-    rules = [
-        rule for policy in closing for rule in (policy["spec"].get("ingress") or []) if _has_port(rule, numbers, pods)
-    ]
+        return _open("none selects the pods: everybody may reach them", has_token=has_token)
     names = ", ".join(sorted(policy["metadata"]["name"] for policy in closing))
+    offered = [rule for policy in closing for rule in policy["spec"].get("ingress") or []]
+    rules = [rule for rule in offered if _has_port(rule, numbers, pods)]
     if not rules:
-        listed = ", ".join(map(str, sorted(numbers))) or "the port"
-        return fail(
-            "network-policy", f"{names}: no rule lets anybody reach {listed}", "add a rule for the control plane"
-        )
-    peers = [peer for rule in rules for peer in rule.get("from") or []]
+        text = f"{names}: no rule lets anybody reach {', '.join(map(str, sorted(numbers))) or 'the port'}"
+        return fail("network-policy", text, _CONTROL_PLANE)
     if not all(rule.get("from") for rule in rules):
-        text = f"{names}: every pod may reach the function"
-        return ok("network-policy", f"{text}, with the path's token") if has_token else warn(
-            "network-policy", f"{text}, and post records", open_hint
-        )  # fmt: skip
-    blocks = sorted(peer["ipBlock"]["cidr"] for peer in peers if peer.get("ipBlock"))
+        return _open(f"{names}: every pod may reach the function", has_token=has_token)
+    blocks = sorted(peer["ipBlock"]["cidr"] for rule in rules for peer in rule["from"] if peer.get("ipBlock"))
     if not blocks:
-        hint = "add an ipBlock with the control plane's addresses (deploy/render … --with control-plane)"
-        return warn("network-policy", f"{names}: only pods may reach the function, and the API server is none", hint)
+        text = f"{names}: only pods may reach the function, and the API server is none"
+        return warn("network-policy", text, _CONTROL_PLANE)
     return ok("network-policy", f"{names}: {', '.join(blocks)} (the control plane must be in there)")
+
+
+_CONTROL_PLANE = "let the control plane's addresses in (deploy/render … --with control-plane)"
+
+
+def _open(text: str, *, has_token: bool) -> Finding:
+    if has_token:
+        return ok("network-policy", f"{text}; the token of the webhook's path keeps them from posting")
+    hint = f"put a token into the webhook's path, or {_CONTROL_PLANE} and nobody else"
+    return warn("network-policy", f"{text}, and post records", hint)
 
 
 def selects(selector: Document, labels: Mapping[str, str]) -> bool:
