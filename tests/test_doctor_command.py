@@ -59,7 +59,7 @@ def doctor(monkeypatch, capfd, tmp_path):
         monkeypatch.setattr(cluster, "FOUND_WITHIN_SECONDS", 0.3)
         for name in [name for name in os.environ if name not in running.clean_environment()]:
             monkeypatch.delenv(name)
-        for name, value in settings.items():
+        for name, value in ({"PORT": running.free_port()} | settings).items():
             monkeypatch.setenv(name, str(value))
         code = main(["doctor", "-o", "json", *arguments])
         out, err = capfd.readouterr()
@@ -112,7 +112,7 @@ def test_a_good_installation_fails_nothing_and_what_was_not_checked_says_so(doct
     assert (code, failed(found)) == (0, [])
     assert not (tmp_path / "journal").exists(), "and nothing was made"
     assert list(tmp_path.iterdir()) == []
-    assert lines(found, "port", "skip")[0].startswith("nothing listens on port 8080")
+    assert lines(found, "port", "skip")[0].startswith("nothing listens on port ")
     assert "this is no pod" in lines(found, "cluster", "skip")[0]
     assert all(one["hint"] for one in found if one["result"] in ("warn", "fail"))
 

@@ -13,7 +13,7 @@ import sys
 import pytest
 import yaml
 from cluster_model import Cluster
-from running import ROOT
+from running import ROOT, free_port
 from test_history_commands import rfc3339, write
 
 from function.clusters.webhook import template
@@ -52,7 +52,7 @@ def audit(tmp_path):
     kubectl.chmod(kubectl.stat().st_mode | stat.S_IXUSR)
     env = os.environ | {
         "PATH": f"{bin_dir}:{os.environ['PATH']}", "PODS": str(pods), "PYTHON": sys.executable, "ROOT": str(ROOT),
-        "TZ": "UTC",
+        "TZ": "UTC", "PORT": str(free_port()),
     }  # fmt: skip
 
     def run(*arguments):
