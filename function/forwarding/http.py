@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import email.utils
+import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -43,9 +44,13 @@ class Credentials(NamedTuple):
     api_key_file: str = ""
     username: str = ""
     password_file: str = ""
+    headers_file: str = ""
 
     def headers(self) -> dict[str, str]:
-        """Return the header they make. Raises `OSError`, and `ValueError` for text that is no header."""
+        """Return the headers they make. Raises `OSError`, and `ValueError` for text that is no header."""
+        return (_headers(self.headers_file) if self.headers_file else {}) | self._authorization()
+
+    def _authorization(self) -> dict[str, str]:
         if self.bearer_file:
             return {"Authorization": f"Bearer {_secret(self.bearer_file)}"}
         if self.api_key_file:
@@ -142,6 +147,19 @@ def _secret(path: str) -> str:
     if not text.isprintable():
         raise ValueError("more than one line")
     return text
+
+
+def _headers(path: str) -> dict[str, str]:
+    """Return the headers of a file, ``Name: value`` on each line."""
+    with open(path, "rb") as file:
+        lines = file.read(1 << 16).decode("ascii").splitlines()
+    pairs = [line.partition(":") for line in lines if line.strip()]
+    if not all(colon and _is_token(name) and value.strip().isprintable() for name, colon, value in pairs):
+        raise ValueError("a line that is no header")
+    return {name: value.strip() for name, _, value in pairs}
+
+
+_is_token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 
 
 def _tls(ca_file: str, ca_pem: str) -> ssl.SSLContext:
