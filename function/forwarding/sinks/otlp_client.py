@@ -1,4 +1,4 @@
-"""The sink of `otlp`: OTLP/HTTP with protobuf, a LogRecord for each record (OTLP 1.11, semantic conventions 1.44).
+"""The sink of `otlp`: OTLP/HTTP with protobuf, a LogRecord for each record; names as in the semantic conventions 1.44.
 
 https://opentelemetry.io/docs/specs/otlp/#otlphttp
 """
