@@ -110,7 +110,7 @@ class Poster:
         try:
             secret = self._credentials.headers()
         except (OSError, ValueError) as error:
-            return Retry(f"the credentials cannot be read: {getattr(error, 'strerror', None) or 'not text'}")
+            return Retry(f"the credentials cannot be read: {_unreadable(error)}")
         try:
             response = self._pool.urlopen(
                 method, target, body=body, headers={**headers, **secret}, redirect=False, assert_same_host=False
@@ -141,6 +141,13 @@ def judged(answer: Answer | Retry) -> Answer | Retry:
     return Retry(f"HTTP {answer.status}", answer.retry_after, answer.status == 429)
 
 
+def _unreadable(error: OSError | ValueError) -> str:
+    """Return why a file of credentials is of no use, and nothing of what is in it."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return "not ASCII" if isinstance(error, UnicodeError) else str(error)
+
+
 def _secret(path: str) -> str:
     with open(path, "rb") as file:
         text = file.read(1 << 16).decode("ascii").strip()
@@ -155,7 +162,7 @@ def _headers(path: str) -> dict[str, str]:
         lines = file.read(1 << 16).decode("ascii").splitlines()
     pairs = [line.partition(":") for line in lines if line.strip()]
     if not all(colon and _is_token(name) and value.strip().isprintable() for name, colon, value in pairs):
-        raise ValueError("a line that is no header")
+        raise ValueError("a line that is not `Name: value`")
     return {name: value.strip() for name, _, value in pairs}
 
 
