@@ -29,6 +29,8 @@ _RETRY = {
 }
 # An endpoint of one's own may be plain HTTP where its URL says so; those of the clouds never are.
 _CLIENT = {"connect_timeout": dt.timedelta(seconds=5), "timeout": dt.timedelta(seconds=60), "allow_http": True}
+# A bucket with Object Lock takes nothing without a checksum.
+_CONFIG = {"s3": {"checksum_algorithm": "SHA256"}}
 
 
 class Store:
@@ -44,9 +46,12 @@ class Store:
             text = f"{urlsplit(url).scheme}:// needs what is not installed (obstore)"
             raise BucketError(text, hint, lasting=True) from None
         self._obstore, self._errors = obstore, exceptions
+        scheme = urlsplit(url).scheme
         kinds = {"s3": store.S3Store, "gs": store.GCSStore, "az": store.AzureStore}
         try:
-            self._store: Any = kinds[urlsplit(url).scheme].from_url(url, client_options=_CLIENT, retry_config=_RETRY)
+            self._store: Any = kinds[scheme].from_url(
+                url, config=_CONFIG.get(scheme), client_options=_CLIENT, retry_config=_RETRY
+            )
         except Exception as error:  # noqa: BLE001 - Rust's; whatever is wrong with the URL or the environment
             raise self._failed(error, "") from None
 
