@@ -53,6 +53,7 @@ class Objects:
         self._chains: dict[tuple[str, str], Chain] = {}  # by cluster and uid
         self._named: dict[_Path, Chain] = {}  # of each name the last one
         self._earlier: dict[Chain, Chain] = {}  # who had the name before, as long as it is not known who has it now
+        self._nameless: dict[_Path, list[Chain]] = {}  # those of them whose uid is not known, the newest last
         self._holders: dict[Chain, Chain] = {}  # who had it when another object was to be created
         self._waiting: deque[tuple[int, Chain]] = deque()  # there is a new state
         self._leaving: deque[tuple[int, Chain]] = deque()  # deleted, as it seems
@@ -119,16 +120,17 @@ class Objects:
             return self._holder(named)
         if (chain := self._chains.get(key)) is not None:
             return chain
-        nameless = named
-        while nameless is not None and nameless.of.uid:
-            nameless = self._earlier.get(nameless)
-        if nameless is not None and change.action is not Action.CREATE:
+        if change.action is not Action.CREATE and (nameless := self._pop_nameless(path)) is not None:
             if (forgotten := self._forgotten.pop(key, None)) is not None:
                 nameless.resume(forgotten)
             nameless.of.uid = change.uid  # what was recorded of it before did not tell
             self._chains[key] = nameless
             return nameless
         return self._begin(path, change.uid, named)
+
+    def _pop_nameless(self, path: _Path) -> Chain | None:
+        some = self._nameless.get(path)
+        return some.pop() if some else None
 
     def _begin(self, path: _Path, uid: str, earlier: Chain | None) -> Chain:
         key = (path[0], uid)
@@ -139,6 +141,8 @@ class Objects:
             chain.resume(forgotten)
         if uid:
             self._chains[key] = chain
+        else:
+            self._nameless.setdefault(path, []).append(chain)
         if earlier is not None:
             self._earlier[chain] = earlier
             holder = self._holder(earlier)
@@ -167,6 +171,8 @@ class Objects:
             self._chains.pop((of.cluster, of.uid), None)
             if of.uid:
                 self._succeeded[of.cluster, of.uid] = of
+            else:
+                self._nameless[of.path].remove(earlier)
             self._holders.pop(earlier, None)
             earlier = self._earlier.pop(earlier, None)
 
