@@ -109,6 +109,8 @@ class Objects:
             self._waiting.append((change.received_ns, chain))
         if chain.of.is_proven and not was_proven:
             yield from self._succeed(chain)
+        if chain.of.is_proven and self._named.get(chain.of.path, chain) is not chain:  # `path` may be another group's
+            yield from self._refuse(chain, chain.of.path)
         if self._forgetting and change.may_end:
             self._leaving.append((change.received_ns, chain))
 
@@ -175,6 +177,36 @@ class Objects:
                 self._nameless[of.path].remove(earlier)
             self._holders.pop(earlier, None)
             earlier = self._earlier.pop(earlier, None)
+
+    def _refuse(self, chain: Chain, path: _Path) -> Iterator[Step]:
+        """Return the steps of creations that failed: long after them an earlier object still had the name."""
+        newer: list[Chain] = []
+        one = self._named[path]
+        while one is not chain and (earlier := self._earlier.get(one)) is not None:
+            is_old = one.last_ns < chain.last_ns - SLACK_NS and not one.of.is_proven
+            if is_old and self._taken(one) is Certainty.NOT_IN_FORCE:
+                yield from one.finish(End(taken=Certainty.NOT_IN_FORCE, is_oldest=False))
+                self._drop(one, earlier, newer)
+            else:
+                newer.append(one)
+            one = earlier
+
+    def _drop(self, chain: Chain, earlier: Chain, newer: list[Chain]) -> None:
+        """Take an object that was never created out of those of its name."""
+        of = chain.of
+        if newer:
+            self._earlier[newer[-1]] = earlier
+        else:
+            self._named[of.path] = earlier
+        del self._earlier[chain]
+        self._holders.pop(chain, None)
+        for one in newer:
+            if self._holders.get(one) is chain:
+                self._holders[one] = earlier
+        if of.uid:
+            del self._chains[of.cluster, of.uid]
+        else:
+            self._nameless[of.path].remove(chain)
 
     def _taken(self, chain: Chain) -> Certainty | None:
         """Return how sure it is that a creation failed since its name was taken; None where it was not taken."""
