@@ -80,7 +80,8 @@ def day(plane: ControlPlane, directory: Path, authority: Authority, peer: Any, r
             time.sleep(1)  # controllers finish what they began
             window = Window(since, time.time())
             metrics = api_metrics.read(plane.admin).since(before)
-        everything = native_log.read(plane.audit_log, since=since, offset=offset)
+        version = plane.admin.must("GET", "/version").json["gitVersion"]
+        everything = native_log.of_server(native_log.read(plane.audit_log, since=since, offset=offset), version)
         seen = Day(
             window,
             [request for request in everything if request.ended <= window.until],
@@ -88,7 +89,7 @@ def day(plane: ControlPlane, directory: Path, authority: Authority, peer: Any, r
             _host("serve, TLS", "strict", server.endpoint, everything, window),
             _host("functions-framework, proxy", "shipped", framework, _kept(everything), window),
             workload.tokens,
-            plane.admin.must("GET", "/version").json["gitVersion"],
+            version,
         )
         _tell(seen, took, report, peer)
         yield seen
