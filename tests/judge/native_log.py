@@ -46,6 +46,8 @@ NEVER_SEEN_FROM_1_37 = {
     "authorization.k8s.io/subjectaccessreviews",
 }
 
+NOT_SENT_FROM_1_37 = "token and access reviews: not sent from 1.37 on"
+
 ANY_NAME = "*"
 
 
@@ -123,9 +125,9 @@ def of_server(requests: list[Request], git_version: str) -> list[Request]:
     """Return the requests, those marked as unseen that an API server of this version, as v1.37.2, asks nobody about."""
     if int(git_version.split(".")[1]) < 37:
         return requests
-    why = "token and access reviews: not sent from 1.37 on"
     return [
-        dataclasses.replace(one, unseen=why) if one.act.resource in NEVER_SEEN_FROM_1_37 else one for one in requests
+        dataclasses.replace(one, unseen=NOT_SENT_FROM_1_37) if one.act.resource in NEVER_SEEN_FROM_1_37 else one
+        for one in requests
     ]
 
 
