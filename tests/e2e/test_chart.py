@@ -218,6 +218,8 @@ BIG: dict[str, Any] = {
     "image": {"repository": "registry.example/audit", "tag": "1"},
     "journal": {"persistentVolume": {"enabled": True, "storageClass": "nfs"}},
     "watch": {"enabled": True},
+    "token": {"enabled": True},
+    "tls": {"mode": "generated"},
     "settings": {"AUDIT_FORMAT": "event"},
 }
 KEPT = (
