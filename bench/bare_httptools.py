@@ -5,6 +5,7 @@ What HTTP costs in CPython when nothing is done with the review. Run: ``PORT=808
 
 import asyncio
 import os
+import ssl
 from typing import cast
 
 import httptools
@@ -50,11 +51,15 @@ class Bare(asyncio.Protocol):
 
 
 def run(protocol: type[Bare]) -> None:
-    """Listen on PORT until killed."""
+    """Listen on PORT until killed, with TLS where AUDIT_TLS_CERT_FILE is set."""
+    context = None
+    if certificate := os.environ.get("AUDIT_TLS_CERT_FILE"):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate, os.environ["AUDIT_TLS_KEY_FILE"])
 
     async def serve() -> None:
         port = int(os.environ.get("PORT", "8080"))
-        server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", port)
+        server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", port, ssl=context)
         await server.serve_forever()
 
     uvloop.run(serve())

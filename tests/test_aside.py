@@ -176,7 +176,14 @@ def test_a_mistake_of_the_childs_own_is_logged_without_what_it_failed_on(tmp_pat
 # -- nobody waits behind it -----------------------------------------------------------------------------------
 
 VICTIM_SECONDS, MEMORY_MIB = 0.1, 300
-SOME = ["a Secret's keys", "arrays that differ", "half a surrogate, keys", "one extra", "quotes behind a nest"]
+SOME = [
+    "a pod's containers",
+    "a Secret's keys",
+    "arrays that differ",
+    "half a surrogate, keys",
+    "one extra",
+    "quotes behind a nest",
+]
 
 
 @pytest.mark.parametrize(

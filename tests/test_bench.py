@@ -13,20 +13,20 @@ import running
 BENCH = os.path.join(os.path.dirname(__file__), "..", "bench")
 sys.path.insert(0, BENCH)
 
-import reviews  # noqa: E402 - the bench is a folder of scripts, not a package
+import parts  # noqa: E402 - the bench is a folder of scripts, not a package
+import reviews  # noqa: E402
 from openloop import Caller, pace, precise_loop  # noqa: E402
 from processes import cpu_seconds, memory, tree  # noqa: E402
 from servers import Running  # noqa: E402
 from table import Case, Round, percentile, ratio_to, table, verdicts  # noqa: E402
 
 
-@pytest.fixture(params=["floor", "bare_httptools"])
-def server(request):
+@pytest.fixture(params=["floor", "durable_floor", "bare_httptools"])
+def server(request, tmp_path):
     """The URL of a server to compare with, and its name."""
     port = running.free_port()
-    with subprocess.Popen(
-        [sys.executable, f"{BENCH}/{request.param}.py"], env=os.environ | {"PORT": str(port)}
-    ) as process:
+    environ = os.environ | {"PORT": str(port), "AUDIT_JOURNAL_DIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, f"{BENCH}/{request.param}.py"], env=environ) as process:
         url = f"http://127.0.0.1:{port}/log-request"
         try:
             wait_for(url)
@@ -44,13 +44,15 @@ def wait_for(url):
     raise TimeoutError(url)
 
 
-def test_a_server_to_compare_with_reads_the_body_and_allows(server):
+def test_a_server_to_compare_with_reads_the_body_and_allows(server, tmp_path):
     url, name = server
     body = running.review("u-1", object={"data": "x" * 300_000})
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
     answer = json.loads(urllib.request.urlopen(request, timeout=5).read())
     assert answer["kind"] == "AdmissionReview"
-    assert answer["response"] == {"uid": "u-1" if name == "floor" else "bare", "allowed": True}
+    assert answer["response"] == {"uid": "bare" if name == "bare_httptools" else "u-1", "allowed": True}
+    if name == "durable_floor":
+        assert (tmp_path / "floor.ndjson").read_bytes() == body
 
 
 def test_paced_generator_keeps_its_rate_and_checks_uids(server):
@@ -63,7 +65,7 @@ def test_paced_generator_keeps_its_rate_and_checks_uids(server):
         precise_loop().run_until_complete(pace(caller, bodies, rate=100, seconds=0.5))
         assert time.perf_counter() - start > 0.49
         assert len(caller.latencies) == 50
-        assert len(caller.wrong) == (50 if checks_uid and name != "floor" else 0), caller.wrong[:1]
+        assert len(caller.wrong) == (50 if checks_uid and name == "bare_httptools" else 0), caller.wrong[:1]
 
 
 def test_process_tree_is_measured_with_its_children():
@@ -109,6 +111,29 @@ def test_records_are_counted_over_all_segments(tmp_path):
     (tmp_path / "one" / "audit-1.ndjson").write_bytes(b"{}\n{}\n{torn")
     (tmp_path / "one" / "audit-2.ndjson").write_bytes(b"{}\n")
     assert Running(None, 1.0, str(tmp_path)).records() == 3
+
+
+def test_parts_add_up_to_the_whole_and_leave_out_what_was_of_another_time():
+    """A sync of everysec that was long before is no part of this review; a review that was not timed is none."""
+    stamps = [{"received": 5.0}, {"received": 10.2, "sync": 3.0, "synced": 3.5, "answer": 10.5, "collected": 0.001}]
+    (found,) = parts.parts_of(iter(stamps), [parts.Timed(10.0, 11.0), parts.Timed(12.0, 13.0)])
+    assert found.pop("collected") == pytest.approx(1000)
+    assert list(found.values()) == pytest.approx([200_000, 300_000, 500_000])
+
+
+def test_the_function_notes_where_a_review_is(tmp_path):
+    """Each part is a call that is still there, in this order."""
+    stamps = tmp_path / "stamps"
+    server = [sys.executable, os.path.join(BENCH, "stamped.py")]
+    with running.serve({"STAMPS_FILE": str(stamps)}, command=server) as endpoint:
+        assert endpoint.post(running.review("u-1")).status == 200
+        assert endpoint.post(running.review("u-2")).status == 200
+        endpoint.process.terminate()
+        endpoint.wait()
+    first, second = map(json.loads, stamps.read_text().splitlines())
+    assert set(first) == set(second) == set(parts.PARTS) - {"got"}
+    times = [first[name] for name in parts.PARTS if name != "got"]
+    assert times == sorted(times)
 
 
 @pytest.mark.parametrize(("percent", "expected"), [(0, 1), (50, 50), (99, 99), (100, 100)])

@@ -7,6 +7,7 @@ memory, and we its time, by ending it. It is started when it is needed first, an
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import pickle
 import socket
@@ -26,6 +27,8 @@ log = logging.getLogger("audit.endpoint")
 
 # Of each frame on the socket between us, in front: how long it is.
 LENGTH_BYTES = 8
+# Of a record, so much is taken at a time.
+PART_BYTES = 256 << 10
 
 
 class TookTooMuch(Exception):  # noqa: N818 - the caller's action is one: record the head
@@ -147,13 +150,12 @@ def _length(frame: bytes) -> bytes:
 
 
 async def _received(sock: socket.socket, size: int) -> bytes:
-    """Return ``size`` bytes. Raises `OSError` where the other side is gone."""
-    buffer = bytearray(size)
-    view, at = memoryview(buffer), 0
+    """Return ``size`` bytes, which are never in memory twice. Raises `OSError` where the other side is gone."""
+    buffer = io.BytesIO()
     loop = asyncio.get_running_loop()
-    while at < size:
-        taken = await loop.sock_recv_into(sock, view[at:])
-        if not taken:
+    while missing := size - buffer.tell():
+        part = await loop.sock_recv(sock, min(missing, PART_BYTES))
+        if not part:
             raise ConnectionResetError("it ended")
-        at += taken
-    return bytes(buffer)
+        buffer.write(part)
+    return buffer.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import time
 from collections import Counter
 from typing import Any, Protocol
@@ -29,9 +30,9 @@ class Oversized:
 
     __slots__ = ("digest", "head", "reason", "size")
 
-    def __init__(self, parts: list[bytes], size: int, digest: hashlib._Hash, reason: Reason) -> None:
+    def __init__(self, head: bytes, size: int, digest: hashlib._Hash, reason: Reason) -> None:
         self.reason: Reason = reason
-        self.head = b"".join(_start(parts))[:HEAD_BYTES_MAX]
+        self.head = head
         self.digest = digest
         self.size = size
 
@@ -41,26 +42,16 @@ class Oversized:
         self.size += len(part)
 
 
-def _start(parts: list[bytes]) -> list[bytes]:
-    """Return the first parts, enough for a head."""
-    size = 0
-    for number, part in enumerate(parts):
-        size += len(part)
-        if size >= HEAD_BYTES_MAX:
-            return parts[: number + 1]
-    return parts
-
-
 class Body:
-    """The parts of a body that does not come at once; ``held`` is what they take in memory, in bytes."""
+    """A body that does not come at once; ``held`` is what it takes in memory, in bytes: never twice that."""
 
-    __slots__ = ("_bytes_max", "_digest", "_oversized", "_parts", "held", "size")
+    __slots__ = ("_buffer", "_bytes_max", "_digest", "_oversized", "held", "size")
 
     def __init__(self, bytes_max: int) -> None:
         self.size = 0
         self.held = 0
         self._bytes_max = bytes_max
-        self._parts: list[bytes] = []
+        self._buffer = io.BytesIO()
         self._digest: hashlib._Hash | None = None
         self._oversized: Oversized | None = None
 
@@ -73,12 +64,12 @@ class Body:
         if self._oversized is not None:
             self._oversized.take(part)
             return 0
-        self._parts.append(part)
+        self._buffer.write(part)
         self.held += len(part)
         if self._digest is not None:
             self._digest.update(part)
         elif self.size > min(self._bytes_max, DIGESTED_BYTES):
-            self._digest = hashlib.sha256(b"".join(self._parts))
+            self._digest = hashlib.sha256(self._buffer.getbuffer())
         if self.size > self._bytes_max:
             self.shrink("too_large")
         return self.held - before
@@ -87,15 +78,16 @@ class Body:
         """Keep the head only, whatever is still to come; return by how many bytes ``held`` changed."""
         before = self.held
         if self._oversized is None:
-            digest = self._digest or hashlib.sha256(b"".join(self._parts))
-            self._oversized = Oversized(self._parts, self.size, digest, reason)
-            self._parts.clear()
+            digest = self._digest or hashlib.sha256(self._buffer.getbuffer())
+            head = bytes(self._buffer.getbuffer()[:HEAD_BYTES_MAX])
+            self._oversized = Oversized(head, self.size, digest, reason)
+            self._buffer = io.BytesIO()
             self.held = len(self._oversized.head)
         return self.held - before
 
     def whole(self) -> bytes | Oversized:
         """Return the body."""
-        return self._oversized or b"".join(self._parts)
+        return self._oversized or self._buffer.getvalue()
 
 
 class Holder(Protocol):

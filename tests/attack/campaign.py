@@ -122,7 +122,7 @@ class Campaign:
                 slowest = max(slowest, seen.get("slowest", slowest))
                 if lines != (acknowledged := seen.get("counts", {}).get("recorded", 0) + victim.recorded):
                     self.keep("objects", name, f"{acknowledged} were acknowledged, {lines} are recorded", {})
-                if victim.worst > self.limit("objects"):
+                if victim.worst > self.limit("objects", name):
                     say(f"  ({name}) the victim waited beside {victim.beside(seen.get('spans', []))}")
                 self.judge("objects", name, victim, server)
                 peak = max(peak, server.watch.peak_bytes)
@@ -161,7 +161,7 @@ class Campaign:
                     peak = max(peak, server.watch.peak_bytes)
                     took = megabytes(server.watch.peak_bytes)
                     say(f"  {attempt}{scheme} {name}: {victim.summary()}, {took}, {counts}")
-                    late = victim.worst > self.limit("floods")
+                    late = victim.worst > self.limit("floods", name)
                     if not late:  # what a busy machine did once it does not do twice
                         break
                 self.judge("floods", name, victim, server)
@@ -198,17 +198,18 @@ class Campaign:
             self.keep(part, name, f"{len(victim.wrong)} of the victim's reviews: {victim.wrong[:3]}", {})
         if victim.connections > 1:
             self.keep(part, name, f"the victim's connection was cut {victim.connections - 1} times", {})
-        if victim.worst > self.limit(part):
+        if victim.worst > self.limit(part, name):
             self.keep(part, name, f"{VICTIM_WAITED}: {victim.summary()}", {})
         if server.watch.peak_bytes > MEMORY_BYTES:
             self.keep(part, name, f"the server took {megabytes(server.watch.peak_bytes)}", {})
 
-    def limit(self, part):
+    def limit(self, part, name):
         """Return how long a victim may wait, in seconds: an idle server's worst is allowed for.
 
         So is the disk's time for one record of the largest size: what is stored behind it waits for it.
         """
-        return VICTIM_SECONDS + self.baseline + (self.large_write if part == "objects" else 0.0)
+        stores_large = part == "objects" or name in floods.LARGE_RECORDS
+        return VICTIM_SECONDS + self.baseline + (self.large_write if stores_large else 0.0)
 
     @contextlib.contextmanager
     def server(self, part, settings, **more):

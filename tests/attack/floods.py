@@ -281,6 +281,8 @@ FLOODS = {
     "half scrapes": holding(300, lambda *_: b"GET /metrics HTTP/1.1\r\nHost:", port="metrics_port"),
     "scrapes": sending(40, repeated(SCRAPE * 4), port="metrics_port"),
 }
+# Their records are so large that what is stored behind one waits for the disk.
+LARGE_RECORDS = {"reviews of 30 MiB"}
 TLS_FLOODS = {
     "silent handshakes": holding(4500, lambda *_: b"", tls=False, at_once=200),
     "half handshakes": holding(2000, lambda *_: b"\x16\x03\x01\x02\x00\x01\x00", tls=False),

@@ -90,7 +90,7 @@ class Replay:
         self.counts["cases"] += 1
         if case.end != "probe":
             torn = await self._send(server, stream, case.cuts, case.pause, case.end)
-            return case, server, self._wrong_answers(torn, ""), [torn]
+            return case, server, self._wrong_answers(torn, case.requests, ""), [torn]
         alone = []
         for request in case.requests:
             if not request.is_framed:
@@ -99,7 +99,9 @@ class Replay:
         whole = await self._send(server, stream + streams.PROBE, [], 0.0, "probe")
         torn = await self._send(server, stream + streams.PROBE, case.cuts, case.pause, "probe")
         sent = [*alone, whole, torn]
-        wrong = next(filter(None, (self._wrong_answers(one, case.end) for one in sent)), "")
+        wrong = next(filter(None, (self._wrong_answers(one, [], case.end) for one in alone)), "")
+        for one in (whole, torn):
+            wrong = wrong or self._wrong_answers(one, case.requests, case.end)
         own = [one.answers[0] if one.answers else None for one in alone]
         own += [None] * (len(case.requests) - len(own))
         if torn.seconds < SLOW_SECONDS and self._stalled_at < began:  # whoever is slower is not waited for
@@ -126,11 +128,13 @@ class Replay:
         self._uids += 1
         return b"%012x" % self._uids
 
-    def _wrong_answers(self, sent, end):
-        """Return what is wrong with the answers to a stream whatever is in it."""
+    def _wrong_answers(self, sent, requests, end):
+        """Return what is wrong with the answers to a stream of these requests whatever is in it."""
         if sent.ended.startswith("unreached"):
             return f"the server could not be reached: {sent.ended}"
-        if sent.ended == "open":
+        is_framed = all(request.is_framed for request in requests)
+        # Else the probe behind them, which asks for a close, may be the end of a body that seemed to have none.
+        if sent.ended == "open" and (is_framed or len(sent.answers) < len(requests)):
             return f"{END_SECONDS:g} s later the connection was neither answered nor closed"
         if sent.rest and sent.ended == "closed" and end:
             return f"behind the answers came {bytes(sent.rest[:100])!r}"

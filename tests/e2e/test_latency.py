@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import api_metrics
+import connections
 import function_hosts
 import load
 import pytest
@@ -23,7 +24,7 @@ from report import Report
 SECTION = "Latency"
 HEADER = (
     "webhook; AUDIT_FSYNC; calls; p50 ms; p99 ms; mean ms; within 5 ms; "
-    "create p50 ms (users); create p99 ms (users); failed open"
+    "connections; create p50 ms (users); create p99 ms (users); failed open"
 )
 HOSTS = ("serve", "functions-framework")
 FSYNC = ("always", "everysec")
@@ -38,11 +39,11 @@ def test_latency_without_a_webhook(plane: ControlPlane, report: Report) -> None:
         SECTION,
         f"{CREATES} creates of {OBJECT_BYTES} bytes by {THREADS} users at once; webhook columns from "
         "`apiserver_admission_webhook_admission_duration_seconds` (quantiles interpolated in its buckets: "
-        "5, 25, 100, 500 ms ...), user columns from the client.",
+        "5, 25, 100, 500 ms ...), connections from the kernel's table, user columns from the client.",
         "",
     )
     written = _write(plane, "latency-none")
-    report.rows(SECTION, HEADER, ("none", "", 0, "", "", "", "", *_of_users(written), 0))
+    report.rows(SECTION, HEADER, ("none", "", 0, "", "", "", "", "", *_of_users(written), 0))
     assert not written.refused
 
 
@@ -55,22 +56,33 @@ def test_latency(mode: tuple[str, str], plane: ControlPlane, directory: Path, pe
         ours = webhooks.configuration(name, endpoint.url, plane.authority.bundle())
         with webhooks.registered(plane.admin, ours, *([peer] if peer else [])):
             before = api_metrics.read(plane.admin)
-            written = _write(plane, name)
+            with connections.counted(*map(_url, [ours, *([peer] if peer else [])])) as callers:
+                written = _write(plane, name)
             counted = api_metrics.read(plane.admin).since(before)
     measured = [(host, fsync, ours), *([("the other webhook", "", peer)] if peer else [])]
-    report.rows(SECTION, HEADER, *(_row(label, mode, one, counted, written) for label, mode, one in measured))
+    rows = (_row(label, mode, one, counted, len(callers[_url(one)]), written) for label, mode, one in measured)
+    report.rows(SECTION, HEADER, *rows)
     webhook = webhooks.webhook_name(name)
+    assert callers[endpoint.url]
     assert not written.refused
     assert counted.calls(webhook) >= CREATES
     assert counted.failed_open(webhook) == counted.rejected(webhook) == 0
 
 
-def _row(label: str, fsync: str, configuration: Any, counted: api_metrics.Reading, written: Load) -> Iterable[object]:
+def _url(configuration: Any) -> str:
+    url: str = configuration["webhooks"][0]["clientConfig"]["url"]
+    return url
+
+
+def _row(
+    label: str, fsync: str, configuration: Any, counted: api_metrics.Reading, opened: int, written: Load
+) -> Iterable[object]:
     webhook = configuration["webhooks"][0]["name"]
     latency = counted.latency(webhook)
     figures = latency.quantile_ms(0.5), latency.quantile_ms(0.99), latency.mean_ms
     failed = counted.failed_open(webhook)
-    return (label, fsync, latency.calls, *figures, f"{_within_5_ms(latency):.0%}", *_of_users(written), failed)
+    shares = f"{_within_5_ms(latency):.0%}", opened
+    return (label, fsync, latency.calls, *figures, *shares, *_of_users(written), failed)
 
 
 def _within_5_ms(latency: Latency) -> float:
