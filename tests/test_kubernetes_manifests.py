@@ -102,7 +102,9 @@ BINDING = {
 }
 KINDS = {
     "v1/Namespace": {},
-    "v1/PersistentVolumeClaim": {"spec": {"accessModes": True, "resources": {"requests": {"*": True}}}},
+    "v1/PersistentVolumeClaim": {
+        "spec": {"accessModes": True, "storageClassName": True, "resources": {"requests": {"*": True}}}
+    },
     "rbac.authorization.k8s.io/v1/ClusterRole": {"rules": RULES},
     "rbac.authorization.k8s.io/v1/Role": {"rules": RULES},
     "rbac.authorization.k8s.io/v1/ClusterRoleBinding": BINDING,
@@ -399,7 +401,16 @@ def test_the_kustomization_builds_with_every_component(tmp_path):
     shutil.copytree(DEPLOY, tmp_path / "kubernetes")
     (tmp_path / "mine").mkdir()
     components = sorted(file.parent.name for file in DEPLOY.glob("*/kustomization.yaml"))
-    assert components == ["cert-manager", "control-plane", "forwarding", "guard", "policy", "tokens", "watch"]
+    assert components == [
+        "cert-manager",
+        "control-plane",
+        "forwarding",
+        "guard",
+        "persistent-volume",
+        "policy",
+        "tokens",
+        "watch",
+    ]
     mine = {
         "resources": ["../kubernetes"],
         "components": [f"../kubernetes/{name}" for name in components],
@@ -409,7 +420,7 @@ def test_the_kustomization_builds_with_every_component(tmp_path):
     plain = build(tmp_path / "kubernetes")
     assert len(plain) == 7
     whole = build(tmp_path / "mine")
-    assert len(whole) == len(plain) + 4 + 1 + 6 + 1 + 12
+    assert len(whole) == len(plain) + 4 + 1 + 6 + 1 + 1 + 12
     for document in whole:
         assert document["metadata"].get("namespace", NAME) in (NAME, f"{NAME}-canary")
     (deployment,) = [
