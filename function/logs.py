@@ -58,7 +58,7 @@ class RepeatFilter(logging.Filter):
         self._last: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether ``record`` is to be written."""
+        """Return whether to write ``record``."""
         if record.levelno < logging.WARNING:
             return True
         key = (record.name, str(record.msg))

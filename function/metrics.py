@@ -26,7 +26,7 @@ REFUSAL_REASONS: Final = (
     "body_timeout", "cluster", "content_type", "deadline", "disconnected", "duplicate", "fields", "head", "headers",
     "http", "internal", "journal", "json", "kind", "method", "overloaded", "path", "share", "too_large", "uid", "utf8",
 )  # fmt: skip
-# Why our webhook is not as it is to be (watching.in_force), and how a canary was lost (watching.canary).
+# Why our webhook is not as it should be (watching.in_force), and how a canary was lost (watching.canary).
 DEVIATIONS: Final = (
     "ca", "client", "failure_policy", "match_conditions", "match_policy", "missing", "namespace_selector",
     "object_selector", "other", "rules", "timeout", "unknown",
@@ -254,7 +254,7 @@ class Metrics(JournalMetrics):
         self._degraded.labels(reason=reason).inc()
 
     def omitted(self, reason: str) -> None:
-        """Count a valid review that is not to be recorded."""
+        """Count a valid review that the policy does not record."""
         self._omitted.labels(reason=reason).inc()
 
     # -- what sealing reports (journal.sealing.SealObserver) ---------------------------------------------------
@@ -313,8 +313,8 @@ class WatchMetrics(JournalMetrics):
 
     def __init__(self) -> None:
         super().__init__()
-        self._in_force = self._gauge("webhook_in_force", "1 while our webhook is registered as it is to be")
-        self._deviations = self._gauge("webhook_deviation", "1 for each way in which our webhook is not so", "reason")
+        self._in_force = self._gauge("webhook_in_force", "1 while our webhook is registered as it should be")
+        self._deviations = self._gauge("webhook_deviation", "1 for each way in which our webhook is wrong", "reason")
         self.watch_up = self._gauge("watch_up", "1 while changes of the resource are followed", "resource")
         self.observations = self._counter("observations_total", "Changes observed", "change", "watching")
         for change in ("created", "updated", "deleted"):
@@ -332,7 +332,7 @@ class WatchMetrics(JournalMetrics):
             self._canaries_lost.labels(reason=reason)
 
     def in_force(self, deviations: Sequence[str]) -> None:
-        """Say how our webhook differs from what it is to be; nothing where it does not."""
+        """Say how our webhook differs from what it should be; nothing where it does not."""
         self._in_force.set(not deviations)
         for reason in DEVIATIONS:
             self._deviations.labels(reason=reason).set(reason in deviations)

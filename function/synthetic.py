@@ -41,7 +41,7 @@ _CANARY = re.compile(r"kube-audit-canary-[0-9a-f]{32}")
 
 
 def canary_name(digits: str) -> str:
-    """Return the name of a canary with these 32 hexadecimal digits, which are to be random."""
+    """Return the name of a canary with these 32 hexadecimal digits, which must be random."""
     return f"kube-audit-canary-{digits}"
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 import running
@@ -250,6 +251,46 @@ def test_the_runbook_can_be_elsewhere(tmp_path):
         text = (tmp_path / "observability" / name).read_text()
         assert "https://wiki.example.com/audit" in text
         assert BASE not in text
+
+
+ORIGINS = {
+    "https://github.com/shop/audit.git": "https://github.com/shop/audit/blob/HEAD",
+    "https://user:secret@github.com/shop/audit": "https://github.com/shop/audit/blob/HEAD",
+    "git@github.com:shop/audit.git": "https://github.com/shop/audit/blob/HEAD",
+    "ssh://git@gitlab.example.com:2222/team/shop/audit.git": "https://gitlab.example.com/team/shop/audit/-/blob/HEAD",
+}
+
+
+@pytest.mark.skipif(not (shutil.which("kubectl") and shutil.which("git")), reason="kubectl or git is not installed")
+def test_what_is_rendered_links_to_the_runbook_of_the_clones_origin_or_where_it_is_told(tmp_path):
+    """Credentials in the origin's address go nowhere; where nobody can know the place, it is asked for."""
+    shutil.copytree(FOLDER, tmp_path / "deploy" / "observability")
+    shutil.copy(ROOT / "deploy" / "render", tmp_path / "deploy")
+
+    def render(*arguments):
+        command = [sys.executable, tmp_path / "deploy" / "render", "observability", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    subprocess.run(["git", "-C", tmp_path, "remote", "add", "origin", "/srv/audit.git"], check=True)
+    asked = render()
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert "--docs" in asked.stderr
+    assert_links(render("--docs", "https://wiki.example.com/audit").stdout, "https://wiki.example.com/audit")
+    for origin, place in ORIGINS.items():
+        subprocess.run(["git", "-C", tmp_path, "remote", "set-url", "origin", origin], check=True)
+        assert_links(render().stdout, place)
+
+
+def assert_links(rendered, place):
+    """The rules of the operator, and the dashboard's variable."""
+    documents = {document["kind"]: document for document in yaml.safe_load_all(rendered)}
+    rules = [rule for group in documents["PrometheusRule"]["spec"]["groups"] for rule in group["rules"]]
+    assert {rule["annotations"]["runbook_url"].partition("#")[0] for rule in rules} == {f"{place}/docs/runbook.md"}
+    dashboard = json.loads(next(iter(documents["ConfigMap"]["data"].values())))
+    assert {one["query"] for one in dashboard["templating"]["list"] if one["name"] == "docs"} == {place}
+    assert "OWNER" not in rendered
+    assert "secret" not in rendered
 
 
 def test_a_running_function_exposes_what_the_rules_name(tmp_path):

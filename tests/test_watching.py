@@ -138,7 +138,7 @@ def test_what_happened_while_nobody_watched_is_told_as_such(api, tmp_path):
 
 def test_once_compares_and_says_whether_the_webhook_is_in_force(api, tmp_path):
     code, out, _ = once(api, tmp_path)
-    assert (code, out) == (1, "0 changes since the last look\nthe webhook is not as it is to be: missing\n")
+    assert (code, out) == (1, "0 changes since the last look\nthe webhook is not as it should be: missing\n")
     api.put(WEBHOOKS, "kube-audit-function", **ours())
     code, out, _ = once(api, tmp_path, AUDIT_FORMAT="event")
     assert (code, out.splitlines()[1]) == (0, "the webhook is in force")
@@ -146,7 +146,7 @@ def test_once_compares_and_says_whether_the_webhook_is_in_force(api, tmp_path):
     code, out, _ = once(api, tmp_path)
     assert (code, out) == (
         1,
-        "1 changes since the last look\nthe webhook is not as it is to be: failure_policy, match_conditions\n",
+        "1 changes since the last look\nthe webhook is not as it should be: failure_policy, match_conditions\n",
     )
     api.token = "secret"
     code, _, err = once(api, tmp_path)
@@ -168,7 +168,7 @@ def test_the_gauge_falls_with_the_webhook_and_names_the_reason(api, tmp_path):
         wait_for(lambda: watch.metrics()[in_force] == 1)
         api.delete(WEBHOOKS, "kube-audit-function")
         wait_for(lambda: watch.metrics()[deviation % "missing"] == 1)
-        assert watch.logged("not as it is to be: missing")["hint"]
+        assert watch.logged("not as it should be: missing")["hint"]
         up = {name: value for name, value in watch.metrics().items() if "watch_up" in name}
         assert sorted(up.values()) == [1.0] * len(api_server.KINDS)
         assert "kube_audit_function_build_info" not in str(watch.metrics()), "or it counted as a replica"

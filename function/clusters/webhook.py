@@ -34,7 +34,7 @@ _HEADER = """\
 # Made by `python -m function clusters`.{visible}
 #
 # A writer to this object is out of the audit's sight: API servers call no webhook for webhook configurations.
-# Give the right to change it to nobody who is to be audited.
+# Give nobody who is audited the right to change it.
 """
 _VISIBLE = """
 # The URL holds a token: whoever may read this object can write records in this cluster's name, and read none.
@@ -84,7 +84,7 @@ def review_url(base: str, cluster: str = "", token: str = "") -> str:
     if parts.username is not None or parts.query or parts.fragment:
         raise WebhookError("--url must hold no user, query or fragment: API servers refuse such a webhook")
     if re.search(r"[^!-~]|[\"'\\]", base):
-        raise WebhookError("--url holds a character that is none of a URL's")
+        raise WebhookError("--url holds a character that no URL may have")
     path = parts.path.rstrip("/").removesuffix(RECORD_PATH)
     return f"https://{parts.netloc}{path}{review_path(cluster, token)}"
 
@@ -138,7 +138,7 @@ def _client(to: str | ServiceReference, cluster: str, token: str, ca: bytes) -> 
         if not re.search(rb"-----BEGIN CERTIFICATE-----.+-----END CERTIFICATE-----", ca, re.DOTALL):
             raise WebhookError("the CA file holds no certificate in PEM format")
         if b"PRIVATE KEY" in ca:
-            raise WebhookError("the CA file holds a private key, which is nobody else's: give the certificate alone")
+            raise WebhookError("the CA file holds a private key, which must stay secret: give the certificate alone")
         lines.append(f"caBundle: {base64.b64encode(ca).decode()}")
     return "".join(f"      {line}\n" for line in lines)
 

@@ -48,7 +48,7 @@ def parser() -> Parser:
     made.add_argument(
         "--allow-redacted",
         action="store_true",
-        help="restore also where redaction has replaced values, as it left them",
+        help="also restore objects with redacted values, as they are in the journal",
     )
     return made
 

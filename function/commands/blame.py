@@ -35,9 +35,9 @@ def parser() -> Parser:
         "blame", "Each line of an object with who set it last, and when, as git blame does.", examples=EXAMPLES
     )
     made.add_argument("object", metavar="KIND/NAME", type=kind_and_name, help="deploy/web")
-    made.add_argument("-n", "--namespace", metavar="NS", help="without: whichever namespace has such an object")
+    made.add_argument("-n", "--namespace", metavar="NS", help="default: any namespace that has such an object")
     made.add_argument(
-        "--at", type=moment, default=None, metavar="TIME", help="the object as it was then; without: the last"
+        "--at", type=moment, default=None, metavar="TIME", help="the object as it was then; default: its last state"
     )
     made.add_argument("--all", action="store_true", help="also the status")
     return made

@@ -35,7 +35,7 @@ def parser() -> Parser:
     """Return the parser of the options."""
     made = past_parser("diff", "What differs between two times, object by object, and who did it.", examples=EXAMPLES)
     made.add_argument("from_", metavar="FROM", type=moment, help="2h, 'yesterday 14:00', RFC 3339")
-    made.add_argument("to", metavar="TO", type=moment, nargs="?", default="now", help="now, if it is not said")
+    made.add_argument("to", metavar="TO", type=moment, nargs="?", default="now", help="default: now")
     made.add_argument("-n", "--namespace", metavar="NS", help="only objects in this namespace")
     made.add_argument("-p", "--patch", action="store_true", help="the whole differences as YAML")
     made.add_argument("--all", action="store_true", help="also status, events and leases")

@@ -2,7 +2,7 @@
 
 forward                forward until SIGTERM, then drain
 forward --once         forward all that is there, then end
-forward --check        send one test record to each sink, and say what became of it
+forward --check        send one test record to each sink, and report the result
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def parser() -> Parser:
     made.add_argument(
         "object", metavar="KIND/NAME", type=kind_and_name, help="deploy/web, deployments.apps/web, Widget/w1"
     )
-    made.add_argument("-n", "--namespace", metavar="NS", help="without: whichever namespace has such an object")
+    made.add_argument("-n", "--namespace", metavar="NS", help="default: any namespace that has such an object")
     made.add_argument("-p", "--patch", action="store_true", help="below each change, the whole difference as YAML")
     made.add_argument("--all", action="store_true", help="also status updates, no-ops, and what was not stored")
     made.add_argument("--since", type=moment, default=0, metavar="TIME", help="only changes since then")

@@ -54,7 +54,7 @@ def _new(name: str, path: str) -> int:
         file.flush()
         os.fsync(file.fileno())
     print(verifier)
-    say(f"the secret key is in {path}; give the line above to whoever is to verify")
+    say(f"the secret key is in {path}; give the line above to whoever will verify")
     return 0
 
 

@@ -66,7 +66,7 @@ def parser() -> Parser:
         "--webhook", metavar="NAME", default="", help="with --native: our webhook, where several annotate"
     )
     made.add_argument(
-        "--rows", type=_count, default=ROWS_MAX, metavar="N", help=f"at most so many records singly ({ROWS_MAX})"
+        "--rows", type=_count, default=ROWS_MAX, metavar="N", help=f"at most so many records one by one ({ROWS_MAX})"
     )
     return made
 

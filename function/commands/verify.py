@@ -75,7 +75,7 @@ def parser() -> Parser:
         action="append",
         default=[],
         metavar="VKEY",
-        help="one that was replaced: it counts only where no newer key had taken its place",
+        help="a retired key: it counts only where no newer key had replaced it",
     )
     made.add_argument(
         "--anchors",

@@ -31,7 +31,7 @@ log = logging.getLogger("audit.watch")
 def main(arguments: list[str]) -> int:
     """Watch, and return the exit code.
 
-    0 after SIGTERM; 1 where it failed, or with --once where our webhook is not as it is to be; 2 for a mistake in
+    0 after SIGTERM; 1 where it failed, or with --once where our webhook is not as it should be; 2 for a mistake in
     arguments or settings.
     """
     options = parser().parse_args(arguments)
@@ -65,7 +65,7 @@ def _once(watching: Watching) -> int:
     found = watching.look()
     state = ", ".join(found.deviations)
     print(f"{found.differences} changes since the last look")
-    print(f"the webhook is not as it is to be: {state}" if state else "the webhook is in force")
+    print(f"the webhook is not as it should be: {state}" if state else "the webhook is in force")
     return 1 if state else 0
 
 

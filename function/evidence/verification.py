@@ -156,7 +156,7 @@ def _began(log: Log) -> str:
 
 
 class _Plan:
-    """What is to be recomputed of a directory, and what follows from it."""
+    """What to recompute of a directory, and what follows from it."""
 
     def __init__(self, log: Log, loose: Iterable[TreeHead]) -> None:
         self.log = log

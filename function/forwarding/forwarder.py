@@ -229,7 +229,7 @@ class Forwarder:
         return True
 
     def _opened(self, path: str, state: str, lease: Lease) -> _Directory:
-        """Return what is to be read of a directory, by sink. Raises `OSError`."""
+        """Return what to read of a directory, by sink. Raises `OSError`."""
         mine = _Directory(path, state, lease, self._files)
         for worker in self._workers:
             mine.channels[worker.sink.name] = Channel(path, state, worker.sink.name, self._files)

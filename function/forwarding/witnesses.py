@@ -90,7 +90,7 @@ class WitnessWorker:
                 self._fail(f"cannot be asked: {error}", error.hint)
             except Exception:  # noqa: BLE001 - logged; the next look tries again
                 self._failures += 1
-                self._log.exception("witness: %s: an error of our own", self.name)
+                self._log.exception("witness: %s: internal error", self.name)
             finally:
                 self._poster.close()
 

@@ -80,7 +80,7 @@ def is_gone_with(after: dict[str, Any], before: dict[str, Any]) -> bool:
 
 
 def deleted(before: dict[str, Any], options: dict[str, Any], now_ns: int) -> dict[str, Any] | None:
-    """Return what a DELETE leaves of an object: nothing (None), or the object that is to be deleted."""
+    """Return what a DELETE leaves of an object: nothing (None), or the object that waits to be deleted."""
     kind, metadata = before.get("kind"), _fields(before, "metadata")
     is_pending = bool(metadata.get("deletionTimestamp"))
     finalizers = _finalizers(_finalizers_of(metadata), options)

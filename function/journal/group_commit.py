@@ -61,7 +61,7 @@ class Store(Protocol):
 
 
 class Entry:
-    """A line that is to be stored before ``deadline`` (in the clock of `time.monotonic`), and who waits for it.
+    """A line to store before ``deadline`` (in the clock of `time.monotonic`), and who waits for it.
 
     ``line`` becomes None once `done` was called, so that nobody writes it any more. ``size`` is its bytes. Once it is
     stored, it is in ``segment`` from byte ``offset`` on (see `Placed`); ``segment`` is empty where there is none.

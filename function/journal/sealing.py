@@ -201,7 +201,7 @@ class Sealer:
         return self._durable.size > self._signed_size and now - self._signed_at >= self._seconds
 
     def _attempt(self, now: float) -> None:
-        """Write what is to be written, in its order: nothing is signed before what came before it is on disk."""
+        """Write what is due, in its order: nothing is signed before what came before it is on disk."""
         try:
             if self._signed_size < 0:
                 self._sign(self._notes, EMPTY)

@@ -278,7 +278,7 @@ class Exchange(Entry):
     )  # fmt: skip
 
     def __init__(self, intake: Intake, cluster: Cluster, seconds: float, caller: Caller) -> None:
-        """Begin: the review is to be answered within ``seconds`` from now."""
+        """Begin: the review must be answered within ``seconds`` from now."""
         # What `Entry` needs; the line comes later.
         self.line = None
         self.size = 0

@@ -1,4 +1,4 @@
-"""Whether our webhook is registered as it is to be, and in which ways it is not (pure)."""
+"""Whether our webhook is registered as it should be, and in which ways it is not (pure)."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class _Configuration(msgspec.Struct, frozen=True):
 
 
 class Reference(NamedTuple):
-    """What our configuration is to be. ``authorities`` are the certificates that it may trust, empty: any."""
+    """What our configuration should be. ``authorities`` are the certificates that it may trust, empty: any."""
 
     name: str
     webhooks: tuple[_Webhook, ...]

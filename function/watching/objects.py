@@ -84,7 +84,7 @@ class Step(NamedTuple):
     after: Seen | None
 
     def observation(self, uid: str, *, watching: bool) -> Observation:
-        """Return what is to be recorded of it."""
+        """Return what to record of it."""
         about = self.after or self.before
         if about is None:
             raise ValueError("neither before nor after")

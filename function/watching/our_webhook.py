@@ -43,7 +43,7 @@ class OurWebhook:
 
     @property
     def deviations(self) -> tuple[str, ...]:
-        """The ways in which it is not as it is to be."""
+        """The ways in which it is not as it should be."""
         if self._all is None:
             return ("unknown",)
         return deviations(self._wanted, self._all.get(self._wanted.name))
@@ -86,5 +86,5 @@ def _say(name: str, reasons: tuple[str, ...]) -> None:
     hint = "compare it with AUDIT_WATCH_WEBHOOK_FILE, and apply that again; the journal says what was changed"
     # A logger for each state: one must not be held back as the repetition of another.
     log.getChild("-".join(reasons)).error(
-        "watch: the webhook %s is not as it is to be: %s", name, ", ".join(reasons), extra={"hint": hint}
+        "watch: the webhook %s is not as it should be: %s", name, ", ".join(reasons), extra={"hint": hint}
     )

@@ -19,7 +19,7 @@ _SETTINGS = (
             "mount a service account's token"),
     Setting("AUDIT_WATCH_CA_FILE", f"{_IN_POD}/ca.crt", "watch: PEM certificates of the API server's authority", str,
             FILE_HINT),
-    Setting("AUDIT_WATCH_WEBHOOK_FILE", "", "watch: our webhook configuration as it is to be (YAML); reloaded; built "
+    Setting("AUDIT_WATCH_WEBHOOK_FILE", "", "watch: our webhook configuration as it should be (YAML); reloaded; built "
             "in: as shipped, wherever it calls", parsers.readable_file, FILE_HINT),
     Setting("AUDIT_WATCH_WEBHOOK_CA_FILE", "", "watch: the certificates that our webhook is to trust (PEM), where its "
             "file does not say; reloaded; no such file: any", str, FILE_HINT),

@@ -56,7 +56,7 @@ class CannotWatch(Exception):  # noqa: N818 - the caller prints it, and ends
 
 
 class Watched(NamedTuple):
-    """What one look has found: how many differences, and in which ways our webhook is not as it is to be."""
+    """What one look has found: how many differences, and in which ways our webhook is not as it should be."""
 
     differences: int
     deviations: tuple[str, ...]
@@ -251,7 +251,7 @@ class Watching:
             except Stopped:
                 return
             except Exception:  # a thread that is gone would leave a hole: the process ends, and is started again
-                log.exception("watch: an error of its own")
+                log.exception("watch: internal error")
                 self._failed = True
                 self._asked = True
 
@@ -287,7 +287,7 @@ def _reference(own: WatchSettings) -> Reference:
 
 
 def _read_reference(own: WatchSettings) -> Reference:
-    """Return what our webhook is to be. Raises `OSError`, `NoReference`."""
+    """Return what our webhook should be. Raises `OSError`, `NoReference`."""
     text = _text(own.webhook_file) if own.webhook_file else webhook.template()
     is_there = bool(own.webhook_ca_file) and os.path.isfile(own.webhook_ca_file)
     try:

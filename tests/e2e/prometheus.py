@@ -43,6 +43,12 @@ class Prometheus:
         found: list[dict[str, Any]] = self._get(f"query?{urllib.parse.urlencode(options)}")["result"]
         return found
 
+    def over(self, expression: str, begin: float, end: float, step: float) -> list[dict[str, Any]]:
+        """Return the series of an expression between two times."""
+        options = {"query": expression, "start": begin, "end": end, "step": step}
+        found: list[dict[str, Any]] = self._get(f"query_range?{urllib.parse.urlencode(options)}")["result"]
+        return found
+
     def firing(self) -> set[str]:
         """Return the names of the alerts that fire."""
         return {each["labels"]["alertname"] for each in self._get("alerts")["alerts"] if each["state"] == "firing"}

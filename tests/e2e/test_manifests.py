@@ -51,7 +51,7 @@ SETS = {
         *("--with", "watch"),
     ),
     "kubernetes-closed": ("kubernetes", *IMAGE, "--with", "control-plane", "--control-plane-cidr", "172.16.0.0/28"),
-    "observability": ("observability",),
+    "observability": ("observability", "--docs", "https://wiki.example.com/audit"),
     **{
         f"kubernetes-{name}": ("kubernetes", *IMAGE, "--with", "cert-manager", "--with", "policy", "--with", name)
         for name in ("elasticsearch", "falco", "opentelemetry-collector", "victorialogs-grafana")

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import http.client
 import json
+import math
 import re
 import ssl
 import subprocess
@@ -25,14 +26,16 @@ import webhooks
 import yaml
 from control_plane import TOKENS, ControlPlane
 from deploying import rendered, well
+from drawing import Line, draw, legend
 from function_hosts import TREE, Serve, serve
-from prometheus import Scrape
+from prometheus import Prometheus, Scrape
 from report import Report
 from test_watch import Watch, give_rights
 
 NAMESPACE = NAME = "kube-audit-function"
 WEBHOOK = f"/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/{NAME}"
 OBSERVABILITY = TREE / "deploy" / "observability"
+DRAWN = TREE / "build" / "e2e"
 RULES = yaml.safe_load((OBSERVABILITY / "rules.yaml").read_text())["groups"]
 DASHBOARD = json.loads((OBSERVABILITY / "dashboard.json").read_text())
 SECTION = "From nothing to an alert"
@@ -145,6 +148,7 @@ def test_every_panel_and_rule_has_data(
         assert silent == []
         for rule in _rules():
             found.query(rule["expr"], at)  # is valid
+        _draw(found, interval, at)
     panels = len(list(_panels(interval)))
     report.say(SECTION, f"- {interval} s scrapes: {panels} panels and {len(ranges)} windows of the rules have data.")
 
@@ -316,13 +320,34 @@ def _post(server: Serve, path: str, body: bytes) -> int:
 
 def _panels(interval: int) -> Iterator[tuple[str, list[str]]]:
     """Yield each panel's title and expressions, Grafana's variables filled in as Grafana does."""
-    rate = f"{4 * interval}s"
     for panel in DASHBOARD["panels"]:
         expressions = [target["expr"] for target in panel.get("targets", ())]
         if expressions:
-            name = next(each["query"] for each in DASHBOARD["templating"]["list"] if each["name"] == "webhook")
-            filled = (each.replace("$__rate_interval", rate).replace("$__range", "10m") for each in expressions)
-            yield panel["title"], [each.replace("$webhook", name).replace("$namespace", ".*") for each in filled]
+            yield panel["title"], [_filled(each, interval) for each in expressions]
+
+
+def _filled(expression: str, interval: int) -> str:
+    name = next(each["query"] for each in DASHBOARD["templating"]["list"] if each["name"] == "webhook")
+    windows = expression.replace("$__rate_interval", f"{4 * interval}s").replace("$__range", "10m")
+    return windows.replace("$webhook", name).replace("$namespace", ".*")
+
+
+def _draw(found: Prometheus, interval: int, at: float) -> None:
+    """Draw what Grafana would show, for people to look at: whole, and its first rows for docs/operations.md."""
+
+    def asked(target: dict[str, Any]) -> list[Line]:
+        lines = []
+        for series in found.over(_filled(target["expr"], interval), BEGAN + 2 * interval, at, interval):
+            points = [(float(when), float(number)) for when, number in series["values"]]
+            name = legend(target.get("legendFormat", ""), series["metric"], target["expr"])
+            lines.append(Line(name, [point for point in points if math.isfinite(point[1])]))
+        return lines
+
+    for name, rows in (("dashboard", 23), ("dashboard-whole", 1000)):
+        drawn = draw(DASHBOARD, asked, rows)
+        DRAWN.mkdir(parents=True, exist_ok=True)
+        (DRAWN / f"{name}-{interval}.svg").write_text(drawn)
+        assert "No data" not in drawn
 
 
 def _rules() -> Iterator[dict[str, Any]]:

@@ -136,7 +136,7 @@ class Index:
         return no_records
 
     def _start(self, path: str, known: _Known | None) -> int | None:
-        """Return from where on a segment is to be read, None where nothing is new."""
+        """Return from where on to read a segment, None where nothing is new."""
         try:
             status = os.stat(path)
         except FileNotFoundError:

@@ -25,7 +25,7 @@ class Journals:
     """Some journals, read as one; with the index in the file ``index``, where that is not empty."""
 
     def __init__(self, paths: Sequence[str], index: str = "") -> None:
-        """Find what is to be read. Raises `OSError`."""
+        """Find what to read. Raises `OSError`."""
         self._sources = opened_sources(paths)
         self._index = index
         self.no_records = 0

@@ -67,12 +67,12 @@ def parser() -> Parser:
         "native", nargs="+", metavar="NATIVE", help="files or directories of the log, gzip too; - is stdin"
     )
     made.add_argument("--journal", action="append", default=[], dest="journals", metavar="DIR", help="one more journal")
-    made.add_argument("--native-format", choices=list(WRAPPINGS), default="", help="without: recognised")
+    made.add_argument("--native-format", choices=list(WRAPPINGS), default="", help="default: recognised")
     made.add_argument("--webhook", metavar="NAME", default="", help="the name of our webhook, where several annotate")
     made.add_argument(
         "--webhook-config",
         metavar="FILE",
-        help="our ValidatingWebhookConfiguration, YAML or JSON; without: deploy/webhook.yaml",
+        help="our ValidatingWebhookConfiguration, YAML or JSON; default: deploy/webhook.yaml",
     )
     made.add_argument("--cluster", metavar="NAME", help="only records of this cluster; '' for those that name none")
     made.add_argument(
@@ -94,7 +94,7 @@ def parser() -> Parser:
         "--enrich", action="store_true", help="our records with their outcome and origin, as audit Events"
     )
     made.add_argument("--skip-malformed", action="store_true", help="go on where the log cannot be read")
-    made.add_argument("--temp-dir", metavar="DIR", default=None, help="where the index goes: a quarter of both logs")
+    made.add_argument("--temp-dir", metavar="DIR", default=None, help="the index goes here: a fifth of both logs")
     return made
 
 

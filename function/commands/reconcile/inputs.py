@@ -163,7 +163,7 @@ class NativeLog:
         self.torn: list[str] = []
 
     def events(self, progress: Callable[[int], None]) -> Iterator[Event]:
-        """Return every Event. Raises `CannotRun` for what is malformed, unless that is to be skipped."""
+        """Return every Event. Raises `CannotRun` for what is malformed, unless that may be skipped."""
         for path in self._files:
             try:
                 yield from self._of_file(path, progress)

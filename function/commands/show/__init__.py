@@ -73,7 +73,7 @@ def parser() -> Parser:
     made = Parser(f"{PROGRAM} show", description="Print the records of journals.", examples=EXAMPLES,
                   notes="docs/reading.md is the manual, with a cookbook.")  # fmt: skip
     made.add_argument("paths", nargs="*", metavar="DIR", help="a journal, one writer's directory, or a segment; "
-                      "without: AUDIT_JOURNAL_DIR, else ./journal")  # fmt: skip
+                      "default: AUDIT_JOURNAL_DIR, else ./journal")  # fmt: skip
     made.add_argument("--follow", "-f", action="store_true", help="go on with what is written from now on")
     made.add_argument("--since", type=moment_or_age, metavar="TIME", help="a duration such as 10m, or an RFC 3339 time")
     made.add_argument("--until", type=moment_or_age, metavar="TIME", help="records before then")
@@ -108,7 +108,7 @@ def _columns(value: str) -> list[str]:
 def _checked(options_parser: Parser, arguments: list[str]) -> argparse.Namespace:
     options: argparse.Namespace = options_parser.parse_args(arguments)
     if options.follow and (options.until or options.count):
-        options_parser.error(f"--follow never ends: it goes with no {'--until' if options.until else '--count'}")
+        options_parser.error(f"--follow never ends: it cannot go with {'--until' if options.until else '--count'}")
     if options.count and options.output not in ("text", "json"):
         options_parser.error("--count goes with -o json, or without -o")
     if options.count and (options.changes or options.last):
