@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import pytest
 import yaml
+from certificates import Pair
 from control_plane import ControlPlane
 from deploying import rendered, well
 from function_hosts import TREE, Serve, serve
@@ -298,7 +299,7 @@ def test_the_release_records_and_its_test_passes(release: Release, directory: Pa
         (place / name).mkdir(parents=True, exist_ok=True)
         for file, content in release.data(path).items():
             (place / name / file).write_bytes(content)
-    tls = {"AUDIT_TLS_CERT_FILE": str(place / "tls" / "tls.crt"), "AUDIT_TLS_KEY_FILE": str(place / "tls" / "tls.key")}
+    pair = Pair(place / "tls" / "tls.crt", place / "tls" / "tls.key")
     settings = {"AUDIT_CLUSTERS_DIR": str(place / "clusters"), "AUDIT_DRAIN_SECONDS": "0", "AUDIT_FORMAT": "event"}
     bundle = release.plane.admin.must("GET", WEBHOOK).json["webhooks"][0]["clientConfig"]["caBundle"]
     assert base64.b64decode(bundle) == (place / "tls" / "ca.crt").read_bytes()
@@ -311,7 +312,7 @@ def test_the_release_records_and_its_test_passes(release: Release, directory: Pa
     arguments = [*container["command"][3:], *container["args"]]
     for path, name in mounts.items():
         arguments = [one.replace(path, str(place / name)) for one in arguments]
-    with serve(place / "serve", pair=None, **settings, **tls) as server:
+    with serve(place / "serve", pair=pair, **settings) as server:
         done = _in_cluster(server, arguments)
         well(done)
         assert "recorded  yes" in done.stdout
@@ -338,9 +339,21 @@ def test_upgrade_and_rollback_change_no_secret_and_the_webhook_stays_in_force(re
     plane, before = release.plane, release.kept()
     with Changing(plane) as made:
         for verb, tag in (
-            (("upgrade", "audit", str(CHART), "--reuse-values", "--set", "image.tag=2"), "2"),
+            (("upgrade", "audit", str(CHART), "--reuse-values", "--set-string", "image.tag=2"), "2"),
             (("rollback", "audit", "1"), "1"),
-            (("upgrade", "audit", str(CHART), "--reuse-values", "--set", "image.tag=3", "--set", "replicas=3"), "3"),
+            (
+                (
+                    "upgrade",
+                    "audit",
+                    str(CHART),
+                    "--reuse-values",
+                    "--set-string",
+                    "image.tag=3",
+                    "--set",
+                    "replicas=3",
+                ),
+                "3",
+            ),
         ):
             well(helm(*verb, "--namespace", NAMESPACE, plane=plane))
             assert release.image().endswith(f":{tag}")

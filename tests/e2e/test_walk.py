@@ -84,7 +84,7 @@ def test_the_first_record(plane: ControlPlane, function: Serve, report: Report) 
             break
         time.sleep(0.2)
     row = shown.splitlines()[1].split()
-    assert row[1:5] == ["create", "admin", "configmaps", f"default/{name}"]
+    assert row[1:6] == ["create", "in-cluster", "admin", "configmaps", f"default/{name}"]
     report.say(SECTION, f"- rendered, applied, and the first record shown {time.monotonic() - began:.1f} s after:", "")
     report.say(SECTION, *(f"      {line}" for line in shown.splitlines()), "")
 
