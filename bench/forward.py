@@ -36,7 +36,7 @@ from function.record.event_format import EventFormat  # noqa: E402
 from function.record.review_format import ReviewFormat  # noqa: E402
 from function.review import decode  # noqa: E402
 
-SINKS = ("audit-webhook", "elasticsearch", "cloudevents", "google-cloud-logging")
+SINKS = ("audit-webhook", "elasticsearch", "cloudevents", "google-cloud-logging", "otlp")
 PREFIX = {"audit-webhook": "WEBHOOK"}
 START_NS = 1_790_000_000_000_000_000
 

@@ -28,6 +28,8 @@ class ApiServer:
         self.forbidden = set()
         self.token = ""
         self.configmap = lambda body: 201
+        self.refusal = "no"  # what is said where the answer is not 201
+        self.documents = {}  # other objects and lists, by their paths
         self.cuts = 0
         self._condition = threading.Condition()
         handler = type("Handler", (_Handler,), {"api": self})
@@ -149,6 +151,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._answer(401, {"kind": "Status", "message": "Unauthorized"})
         elif parts.path == f"{GROUP}/v1":
             self._answer(200, {"resources": [{"name": one} for one in (*KINDS, "others/status")]})
+        elif parts.path in self.api.documents:
+            self._answer(200, self.api.documents[parts.path])
         elif name not in KINDS or parts.path != f"{GROUP}/v1/{name}":
             self._answer(404, {"kind": "Status", "message": "not found"})
         elif name in self.api.forbidden:
@@ -165,7 +169,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.api.requests.append(self.path)
         status = self.api.configmap(body)
-        self._answer(status, body if status == 201 else {"kind": "Status", "message": "no"})
+        self._answer(status, body if status == 201 else {"kind": "Status", "message": self.api.refusal})
 
     def _answer(self, status, body):
         data = json.dumps(body).encode()

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import gzip
 import http.server
 import json
 import random
@@ -111,6 +112,7 @@ class HttpBackend:
         self.poison = None  # what makes a request fail that holds it: bytes of the body
         self.poison_fault = "status"  # or "reset"
         self.poison_status = 500
+        self.content_type = "application/json"  # of answers
         self.received = []
         self.requests = 0
         self.headers = []
@@ -146,6 +148,8 @@ class HttpBackend:
 
     def handle(self, request):
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
+        if request.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
         with self.lock:
             self.requests += 1
             self.headers.append(dict(request.headers))
@@ -186,7 +190,7 @@ class HttpBackend:
             request.send_response(status)
             for name, value in headers.items():
                 request.send_header(name, value)
-            request.send_header("Content-Type", "application/json")
+            request.send_header("Content-Type", self.content_type)
             request.send_header("Content-Length", str(len(body)))
             request.end_headers()
             request.wfile.write(body)

@@ -4,7 +4,6 @@ It follows the generic registry of kubernetes 1.36: a webhook is asked inside th
 as it would be stored; the update may lose afterwards. Whoever reads only the reviews must find out what was stored.
 """
 
-import copy
 import datetime as dt
 import json
 import uuid
@@ -22,11 +21,19 @@ KINDS = {
 }
 WITH_GENERATION = ("Deployment", "Pod", "Widget")
 WITH_STATUS = ("Deployment", "Pod", "Widget")
+DELETE_OPTIONS = {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}  # what no DELETE is without
 USERS = ("alice", "bob", "system:serviceaccount:kube-system:deployment-controller")
 
 
 def timestamp(ns):
     return dt.datetime.fromtimestamp(ns // SECOND_NS, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def copied(value):
+    """Return a copy of a JSON value: `copy.deepcopy`, which knows more, takes most of a run."""
+    if isinstance(value, dict):
+        return {name: copied(field) for name, field in value.items()}
+    return [copied(one) for one in value] if isinstance(value, list) else value
 
 
 class Review:
@@ -53,7 +60,10 @@ class Review:
 
 
 class Cluster:
-    """``stored`` is what etcd has, by kind, namespace and name; ``past`` every state of it, with its time."""
+    """``stored`` is what etcd has, by kind, namespace and name; ``past`` every state of it, with its time.
+
+    What is stored, or was sent, is never changed: an edit is made on a copy.
+    """
 
     def __init__(self, seed, *, namespaces=("shop", "ops"), names=("web", "db"), kinds=tuple(KINDS), late=True):
         self.random = Random(seed)
@@ -143,7 +153,7 @@ class Cluster:
         target = {"kind": "Node", "name": node}
         binding = {"kind": "Binding", "apiVersion": "v1", "metadata": metadata, "target": target}
         self._review("CREATE", path, binding, None, subresource="binding")
-        pod = copy.deepcopy(self.stored[path])
+        pod = copied(self.stored[path])
         pod["spec"]["nodeName"] = node
         if labels:
             pod["metadata"].setdefault("labels", {}).update(labels)
@@ -191,7 +201,7 @@ class Cluster:
             return
         old = self.stored[path]
         if self.random.random() < 0.3:
-            self._review("DELETE", path, None, old, fate="refused")
+            self._review("DELETE", path, None, old, fate="refused", options=DELETE_OPTIONS)
         else:
             new = self._edited(old)
             self._review("UPDATE", path, new, old, fate="no-op" if new == old else "refused")
@@ -204,7 +214,7 @@ class Cluster:
         """Pods that are being deleted go at last."""
         pods = [path for path in self._paths(("Pod",)) if "deletionTimestamp" in self.stored[path]["metadata"]]
         if pods:
-            self._delete(self.random.choice(pods), {"gracePeriodSeconds": 0})
+            self._delete(self.random.choice(pods), DELETE_OPTIONS | {"gracePeriodSeconds": 0})
 
     def do_finalize(self):
         held = [path for path in self.stored if self.stored[path]["metadata"].get("finalizers")]
@@ -212,7 +222,7 @@ class Cluster:
             return
         path = self.random.choice(held)
         old = self.stored[path]
-        new = copy.deepcopy(old)
+        new = copied(old)
         new["metadata"]["finalizers"].pop()
         if not new["metadata"]["finalizers"]:
             del new["metadata"]["finalizers"]
@@ -237,7 +247,7 @@ class Cluster:
         if self.random.random() < 0.5:
             self._review("UPDATE", path, self._edited(old), old, fate="dry-run")
         else:
-            self._review("DELETE", path, None, old, fate="dry-run")
+            self._review("DELETE", path, None, old, fate="dry-run", options=DELETE_OPTIONS)
 
     def do_taken(self):
         """A creation fails since the name is taken: it was reviewed all the same."""
@@ -251,7 +261,7 @@ class Cluster:
         path = self.random.choice(pods)
         eviction = {"kind": "Eviction", "apiVersion": "policy/v1", "metadata": {"name": path[2], "namespace": path[1]}}
         self._review("CREATE", path, eviction, None, subresource="eviction")
-        old = copy.deepcopy(self.stored[path])
+        old = copied(self.stored[path])
         if "nodeName" not in old["spec"] and not old["metadata"].get("finalizers"):
             self._remove(path)
             return
@@ -287,7 +297,7 @@ class Cluster:
         if graceful or finalizers or finalizers != metadata.get("finalizers", []):
             marked = self._being_deleted(old, grace, finalizers) if not is_pending or graceful else old
             if is_pending and not graceful:
-                marked = copy.deepcopy(old)
+                marked = copied(old)
                 marked["metadata"].pop("finalizers", None)
                 if finalizers:
                     marked["metadata"]["finalizers"] = list(finalizers)
@@ -304,7 +314,7 @@ class Cluster:
         self._remove(path)
 
     def _being_deleted(self, old, grace, finalizers):
-        new = copy.deepcopy(old)
+        new = copied(old)
         metadata = new["metadata"]
         if "generation" in metadata and "deletionTimestamp" not in metadata:
             metadata["generation"] += 1
@@ -316,7 +326,7 @@ class Cluster:
         return new
 
     def _options(self):
-        options = {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}
+        options = dict(DELETE_OPTIONS)
         policy = self.random.choice((None, "Background", "Background", "Orphan", "Foreground"))
         if policy:
             options["propagationPolicy"] = policy
@@ -369,7 +379,7 @@ class Cluster:
 
     def _edited(self, old):
         """Return the object with another spec, data, label or annotation; now and then as it is."""
-        new = copy.deepcopy(old)
+        new = copied(old)
         kind, metadata = new["kind"], new["metadata"]
         choice = self.random.randrange(10)
         value = str(self.random.randrange(5))
@@ -413,13 +423,13 @@ class Cluster:
             containers.append({"name": f"side-{value}-{len(containers)}", "image": "proxy:1"})
 
     def _with_status(self, old):
-        new = copy.deepcopy(old)
+        new = copied(old)
         new["status"] = {"observed": self.random.randrange(1000)}
         self._managed(new, "controller")
         return new
 
     def _scaled(self, old, replicas):
-        new = copy.deepcopy(old)
+        new = copied(old)
         new["spec"]["replicas"] = replicas
         new["metadata"]["generation"] += 1
         self._managed(new, "scaler")
@@ -434,7 +444,6 @@ class Cluster:
 
     def _store(self, path, obj):
         self.version += self.random.randint(1, 3)
-        obj = copy.deepcopy(obj)
         metadata = {}
         for name, value in obj["metadata"].items():
             if name == "resourceVersion":
@@ -442,7 +451,7 @@ class Cluster:
             metadata[name] = value
             if name == "uid":
                 metadata["resourceVersion"] = str(self.version)
-        obj["metadata"] = metadata
+        obj = obj | {"metadata": metadata}
         self.stored[path] = obj
         self.past.append((self.now_ns, path, obj))
 
@@ -477,8 +486,8 @@ class Cluster:
         request |= {
             "operation": operation,
             "userInfo": {"username": self.random.choice(USERS)},
-            "object": copy.deepcopy(new),
-            "oldObject": copy.deepcopy(old),
+            "object": new,
+            "oldObject": old,
             "dryRun": fate == "dry-run",
             "options": options,
         }

@@ -2,10 +2,12 @@
 
 from backends import AuditWebhook, CloudEvents, Elasticsearch
 from logging_service import LoggingService
+from otlp_receiver import OtlpReceiver
 
 KINDS = {
     "audit-webhook": AuditWebhook,
     "cloudevents": CloudEvents,
     "elasticsearch": Elasticsearch,
     "google-cloud-logging": LoggingService,
+    "otlp": OtlpReceiver,
 }

@@ -21,6 +21,7 @@ MODULES = {
     "urllib3": {"urllib3"},
     "cloudevents": {"cloudevents"},
     "google-cloud-logging": {"google", "grpc"},
+    "opentelemetry-proto": {"opentelemetry", "google"},  # and its protobuf
     "functions-framework": {"functions_framework", "gunicorn", "starlette", "uvicorn_worker"},
     "uvicorn": {"uvicorn"},
     "cryptography": {"cryptography"},

@@ -96,7 +96,7 @@ def test_the_settings_of_each_example_are_usable(path, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "folder", ["elasticsearch", "victorialogs-grafana", "falco", "opentelemetry-collector", "rsyslog"]
+    "folder", ["elasticsearch", "victorialogs-grafana", "falco", "opentelemetry-collector", "otlp", "rsyslog"]
 )
 def test_every_file_of_an_example_is_named_in_its_readme_and_can_be_read(folder):
     readme = (EXAMPLES / folder / "README.md").read_text()

@@ -70,7 +70,7 @@ def test_a_batch_is_delivered_and_a_duplicate_carries_the_same_id(name):
         again.close()
 
 
-@pytest.mark.parametrize("name", ["audit-webhook", "cloudevents", "elasticsearch"])
+@pytest.mark.parametrize("name", ["audit-webhook", "cloudevents", "elasticsearch", "otlp"])
 @pytest.mark.parametrize("status", [302, 401, 403, 404, 408, 429, 500, 502, 503, 504])
 def test_statuses_that_are_tried_again(name, status):
     """A wrong password or path is the set-up's fault: no record may be set aside for it."""
@@ -82,7 +82,7 @@ def test_statuses_that_are_tried_again(name, status):
         sink.close()
 
 
-@pytest.mark.parametrize("name", ["audit-webhook", "elasticsearch"])
+@pytest.mark.parametrize("name", ["audit-webhook", "elasticsearch", "otlp"])
 @pytest.mark.parametrize(("status", "too_large"), [(400, False), (413, True), (422, False)])
 def test_statuses_that_refuse_a_batch_for_what_is_in_it(name, status, too_large):
     with running_backend(KINDS[name]) as backend:
@@ -98,7 +98,7 @@ def test_a_backend_that_is_not_there_is_tried_again():
     """Refused connections, resets and timeouts: never an exception, never a record's fault."""
     with running_backend(AuditWebhook) as backend:
         url = backend.url
-    for name in ("audit-webhook", "cloudevents", "elasticsearch", "google-cloud-logging"):
+    for name in KINDS:
         backend.url = url
         (outcome,) = send(sink_to(name, backend), line_for(name, 1))
         assert isinstance(outcome, Retry), name
@@ -455,6 +455,7 @@ KNATIVE = {"AUDIT_FORWARD_TO": "cloudevents", "K_SINK": "http://x"}
         ({"AUDIT_FORWARD_TO": "elasticsearch,elasticsearch"}, {"AUDIT_FORWARD_TO"}),
         ({"AUDIT_FORWARD_TO": "elasticsearch"}, {"AUDIT_ELASTICSEARCH_URL"}),
         ({"AUDIT_FORWARD_TO": "cloudevents"}, {"AUDIT_CLOUDEVENTS_URL"}),
+        ({"AUDIT_FORWARD_TO": "otlp"}, {"AUDIT_OTLP_URL"}),
         ({"AUDIT_FORWARD_TO": "google-cloud-logging"}, {"AUDIT_GOOGLE_CLOUD_LOGGING_PROJECT"}),
         ({"AUDIT_FORWARD_TO": "audit-webhook", "AUDIT_WEBHOOK_URL": "http://falco:9765/k8s-audit"}, {"AUDIT_FORMAT"}),
         ({"AUDIT_FORWARD_TO": "cloudevents", "K_SINK": "http://x", "AUDIT_JOURNAL_DIR": "-"}, {"AUDIT_JOURNAL_DIR"}),

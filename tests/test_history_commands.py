@@ -16,9 +16,10 @@ from random import Random
 import pytest
 import yaml
 from cluster_model import KINDS, SECOND_NS, START_NS, Cluster, Review
-from counts import counts
+from counts import counts, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 from running import ROOT
 
 from function.__main__ import main
@@ -26,6 +27,7 @@ from function.commands.past.times import Clock, parse_time
 from function.history.manifest import yaml as as_yaml
 from function.history.values import decode
 from function.record.event_format import EventFormat
+from function.record.observation import Manager, Observation, ObservedResource
 from function.record.review_format import ReviewFormat
 from function.review import decode as decode_review
 
@@ -162,12 +164,14 @@ def test_any_text_is_a_time_or_none(text):
 # -- against the model ------------------------------------------------------------------------------------------------
 
 
-@counts(6, 300)
+@counts(6, 200)
 def test_at_prints_what_the_model_had(count, tmp_path, capfdbinary):
     """`at --all` merges three replicas' journals; the YAML says the same as the JSON; each object alone as well."""
     for seed in range(count):
         cluster = Cluster(seed, late=False)
         reviews = cluster.run(40)
+        if not reviews:
+            continue
         journal = write(tmp_path / str(seed), reviews, EventFormat() if seed % 2 else None, writers=3)
         moment = Random(seed).choice(cluster.moments[1:])
         code, out, err = run(capfdbinary, "at", rfc3339(moment), "--all", "-o", "json", "--journal", journal)
@@ -215,11 +219,14 @@ def is_wrong(found, stored):
     return rest(found) != rest(stored)
 
 
-@counts(8, 300)
+@counts(8, 200)
 def test_gaps_by_its_exit_code(count, tmp_path, capfdbinary):
-    """A whole journal ends with 0; without a stored update that shows later it ends with 1, and names the object."""
+    """A whole journal ends with 0; without a stored update that shows later it ends with 1, and names the object.
+
+    Where one that lost had asked for the same content, only managedFields and status contradict: `--all` names it.
+    """
     dropped_ones = 0
-    for seed in range(count):
+    for seed in seeds(count, 82):  # forgotten after a refused DELETE and a status update beside it
         reviews = Cluster(seed, kinds=("ConfigMap", "Widget"), late=False).run(60)
         code, out, _ = run(capfdbinary, "gaps", "--journal", write(tmp_path / f"whole{seed}", reviews, writers=2))
         assert code == 0, out
@@ -230,11 +237,19 @@ def test_gaps_by_its_exit_code(count, tmp_path, capfdbinary):
         dropped_ones += 1
         rest = [review for review in reviews if review is not dropped]
         journal = write(tmp_path / f"less{seed}", rest, writers=2)
-        code, out, _ = run(capfdbinary, "gaps", "--journal", journal)
+        is_alone = not any(content_of(review) == content_of(dropped) for review in rest if review.fate == "lost")
+        code, out, _ = run(capfdbinary, "gaps", *([] if is_alone else ["--all"]), "--journal", journal)
         name = "/".join(filter(None, [dropped.request.get("namespace"), dropped.request["name"]]))
-        assert (code, name in out) == (1, True), (seed, out)
+        assert name in out, (seed, out)
+        assert code == 1 or not is_alone, (seed, out)
         assert run(capfdbinary, "gaps", "--since", rfc3339(reviews[-1].received_ns + 1), "--journal", journal)[0] == 0
     assert dropped_ones
+
+
+def content_of(review):
+    """Return what is asked for of which object; nothing of a deletion."""
+    new = review.request["object"] or {"metadata": {"uid": ""}}
+    return new["metadata"].get("uid"), new.get("data"), new.get("spec")
 
 
 def dropped_update(reviews):
@@ -273,7 +288,7 @@ def questions(cluster, seed):
 @counts(5, 200)
 def test_the_index_changes_no_answer(count, tmp_path, capfdbinary):
     """But for what is not certain; nor does it when it was made half-way, and the journal has grown since."""
-    for seed in range(count):
+    for seed in seeds(count, 232, 253):  # after many a scale; where the last object is not certain
         cluster = Cluster(seed)
         reviews = cluster.run(150)
         journal, index = tmp_path / f"journal{seed}", tmp_path / f"index{seed}.sqlite"
@@ -296,8 +311,9 @@ def test_the_index_changes_no_answer(count, tmp_path, capfdbinary):
 def certain(answer):
     """Return what is certain in it: of the rest the index may leave out what hints at it long after."""
     code, out, err = answer
+    out = re.sub(r"^(kind: List|\d+ created, .*)\n[^\0]*", "", out, flags=re.MULTILINE)  # what ends it
     blocks = re.split(r"^(?=# [A-Z]\w+ \S+ as of|[AMD] )", out, flags=re.MULTILINE)
-    return code, [one for one in blocks[1:-1] if "# Not " not in one and "not known" not in one], err
+    return code, [one for one in blocks[1:] if "# Not " not in one and "not known" not in one], err
 
 
 def write_lines(reviews, target=None):
@@ -439,6 +455,154 @@ def test_an_object_that_was_created_again_is_another_one(tmp_path, capfdbinary):
     code, out, _ = run(capfdbinary, "diff", "2026-09-21T14:13:21.5Z", "2026-09-21T14:13:25Z", "--journal", journal)
     assert code == 0
     assert "M configmaps shop/a  [deleted and created again]\n    data.x: 1 → 3" in out
+
+
+def test_answers_for_programs(tmp_path, capfdbinary):
+    """`-o json`: every time to the nanosecond in UTC, every field of every change, how sure it is, and who."""
+    told = Told()
+    told.tell("CREATE", "ConfigMap", "a", config_map("a", 0, x="1"))
+    told.tell("UPDATE", "ConfigMap", "a", config_map("a", 1, x="1", y="1"), config_map("a", 1, x="1"), user="bob")
+    told.tell(
+        "UPDATE", "ConfigMap", "a", config_map("a", 7, x="3", y="1"), config_map("a", 7, x="2", y="1"), user="eve"
+    )
+    told.tell("DELETE", "ConfigMap", "a", None, config_map("a", 8, x="3", y="1"), user="bob")
+    journal = write(tmp_path, told.reviews)
+
+    def answer(*arguments, code=0):
+        found = run(capfdbinary, *arguments, "-o", "json", "--journal", journal)
+        assert (found[0], found[2]) == (code, "")
+        return json.loads(found[1])
+
+    history = answer("history", "cm/a")
+    of = {"apiVersion": "v1", "kind": "ConfigMap", "resource": "configmaps", "namespace": "shop", "name": "a"}
+    assert history["object"] == of | {"uid": "uid-shop-a"}
+    assert [
+        (one["change"], one.get("user"), [(f["path"], f.get("old"), f["new"]) for f in one.get("fields", [])])
+        for one in history["changes"]
+    ] == [
+        ("deleted", "bob", []), ("changed", "eve", [("data.x", "2", "3")]), ("changed", None, [("data.x", "1", "2")]),
+        ("changed", "bob", [("data.y", None, "1")]), ("created", "alice", []),
+    ]  # fmt: skip
+    assert history["changes"][0] == {
+        "uid": "uid-shop-a", "time": "2026-09-21T14:13:24.000000000Z", "verb": "delete", "user": "bob",
+        "review": "review-3", "change": "deleted", "stored": True, "certainty": "not known",
+        "why": "no later review shows what was stored",
+    }  # fmt: skip
+    (gap,) = answer("gaps", code=1)["gaps"]
+    assert gap == {
+        "object": of | {"uid": "uid-shop-a"}, "change": "changed", "earliest": "2026-09-21T14:13:22.000000000Z",
+        "latest": "2026-09-21T14:13:23.000000000Z", "fields": [{"path": "data.x", "old": "1", "new": "2"}],
+        "managers": [], "minor": False,
+    }  # fmt: skip
+    (x,) = [one for one in answer("blame", "cm/a")["fields"] if one["path"] == "data.x"]
+    assert (x["value"], x["user"], x["time"]) == ("3", "eve", "2026-09-21T14:13:23.000000000Z")
+    diff = answer("diff", "2026-09-21T14:13:21.5Z", "2026-09-21T14:13:23.5Z")
+    (changed,) = diff["objects"]
+    assert (changed["change"], changed["fields"]) == (
+        "changed", [{"path": "data.x", "old": "1", "new": "3"}, {"path": "data.y", "new": "1"}]
+    )  # fmt: skip
+    assert [one.get("user") for one in changed["by"]] == ["bob", None, "eve"]
+    who = answer("who", "bob")
+    assert (who["requests"], who["users"], who["resources"][0]["verbs"]) == (2, {"bob": 2}, {"update": 1, "delete": 1})
+    assert [one["name"] for one in answer("who", "bob", "--new")["new"]] == ["a"]
+
+
+WEBHOOKS = {"group": "admissionregistration.k8s.io", "version": "v1", "resource": "validatingwebhookconfigurations"}
+
+
+def webhook(version, *, uid="w", **fields):
+    metadata = {"name": "ours", "uid": uid, "resourceVersion": str(version)}
+    metadata |= {"creationTimestamp": "2026-09-21T14:13:20Z"}
+    head = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
+    return head | {"metadata": metadata} | fields
+
+
+def observed(directory, seen, *, as_events=False):
+    """Write what a watch saw, a second between two; return the journal."""
+    lines = []
+    for number, (change, new, old, *rest) in enumerate(seen, start=1):
+        managers = tuple(Manager(one, "Update", "2026-09-21T14:13:21Z") for one in rest if one is not True)
+        observation = Observation(
+            uid=f"seen-{number}", change=change, watching=True not in rest, resource=ObservedResource(**WEBHOOKS),
+            name="ours", managers=managers,
+            object=Raw(json.dumps(new).encode()), oldObject=Raw(json.dumps(old).encode()),
+        )  # fmt: skip
+        write = observation.event if as_events else observation.line
+        lines.append(write(observed_ns=START_NS + number * SECOND_NS, cluster=""))
+    segment = directory / "watch-0" / "audit-00000000000000000001.ndjson"
+    segment.parent.mkdir(parents=True)
+    segment.write_bytes(b"".join(lines))
+    return directory
+
+
+@pytest.mark.parametrize("as_events", [False, True], ids=["own form", "event"])
+def test_what_a_watch_saw_is_a_past_as_well(as_events, tmp_path, capfdbinary):
+    """No webhook is asked about webhooks: their past is what `watch` recorded, by program, without a user."""
+    open_, closed = {"webhooks": [{"failurePolicy": "Ignore"}]}, {"webhooks": [{"failurePolicy": "Fail"}]}
+    seen = [
+        ("present", webhook(5, **closed), None),
+        ("updated", webhook(7, **open_), webhook(5, **closed), "kubectl-patch"),
+        ("updated", webhook(7, **open_), webhook(5, **closed), "kubectl-patch"),  # another replica of it
+        ("present", webhook(7, **open_), None),  # once a day
+        ("deleted", None, webhook(7, **open_)),
+        ("created", webhook(9, uid="v", **closed), None, "helm"),
+        ("updated", webhook(12, uid="v", **open_), webhook(11, uid="v", **closed), "helm", True),
+    ]
+    journal = observed(tmp_path / "journal", seen, as_events=as_events)
+    of = "validatingwebhookconfiguration/ours"
+    code, out, err = run(capfdbinary, "history", of, "--journal", journal)
+    assert (code, err) == (0, "")
+    assert [re.split(r"  +", line)[:4] for line in out.splitlines()[2:] if not line.startswith("--")] == [
+        [f"{at(7)}", "observe", "(manager helm)", "webhooks[0].failurePolicy: Fail → Ignore"],
+        [f"{at(6)}", "observe", "(manager helm)", "created"],
+        [f"{at(5)}", "observe", "(not known)", "deleted"],
+        [f"{at(2)}", "observe", "(manager kubectl-patch)", "webhooks[0].failurePolicy: Fail → Ignore"],
+        [f"{at(0)}", "-", "(not recorded)", "(it was there when the journal began)"],
+        ["Not shown: 1 trace (--all shows them)"],
+    ]
+    assert f"while nobody watched: after {at(6)}" in out
+    for time, policy in ((1.5, "Fail"), (4.5, "Ignore"), (6.5, "Fail"), (8, "Ignore")):
+        _, out, err = run(capfdbinary, "at", at(time), of, "-o", "json", "--journal", journal)
+        assert json.loads(out)["webhooks"][0]["failurePolicy"] == policy, (time, err)
+    code, _, err = run(capfdbinary, "at", at(5.5), of, "--journal", journal)
+    assert (code, "was not there at" in err, "deleted by (not known), as a watch saw" in err) == (1, True, True)
+    _, out, _ = run(capfdbinary, "at", at(3), "--all", "--journal", journal)
+    assert f"updated by (manager kubectl-patch), as a watch saw at {at(2)}" in out
+    _, out, _ = run(capfdbinary, "blame", of, "--at", at(4.5), "--journal", journal)
+    assert re.search(r"\(manager kubectl-patch\) .*failurePolicy: Ignore", out)
+    _, out, _ = run(capfdbinary, "diff", at(1.5), at(4.5), "--journal", journal)
+    assert "webhooks[0].failurePolicy: Fail → Ignore" in out
+    assert "observe by (manager kubectl-patch)" in out
+    code, out, _ = run(capfdbinary, "gaps", "--journal", journal)
+    assert (code, out.startswith("no gap in the history of 1 object; 1 times only")) == (0, True), out
+    assert run(capfdbinary, "who", "*", "--journal", journal)[0] == 1
+    value = json.loads(run(capfdbinary, "history", of, "-o", "json", "--journal", journal)[1])["changes"][0]
+    assert (value["managers"], "user" in value, value["why"]) == (["helm"], False, "a watch saw it")
+    index = ["--index-file", tmp_path / "index.sqlite"]
+    for command in (["history", of], ["at", at(3), of], ["at", at(3), "--all"], ["diff", at(1.5), at(4.5)]):
+        assert run(capfdbinary, *command, "--journal", journal, *index) == run(
+            capfdbinary, *command, "--journal", journal
+        )
+
+
+def test_what_a_watch_never_saw_is_a_gap(tmp_path, capfdbinary):
+    """An object that was another one than it had been, or a change from a state that nobody saw."""
+    seen = [
+        ("created", webhook(5, webhooks=[]), None),
+        ("updated", webhook(9, webhooks=[{"name": "b"}]), webhook(8, webhooks=[{"name": "a"}])),
+        ("updated", webhook(20, uid="v"), webhook(19, uid="v")),
+    ]
+    code, out, _ = run(capfdbinary, "gaps", "--journal", observed(tmp_path, seen))
+    assert code == 1
+    what = f"validatingwebhookconfigurations.{WEBHOOKS['group']} ours"
+    assert out.splitlines()[1:] == [
+        f"{what}: changed between {at(1)} and {at(2)}, and no record says so", '    webhooks[a]: (none) → {"name":"a"}',
+        f"{what}: deleted between {at(2)} and {at(3)}, and no record says so", "2 gaps in the history of 1 object",
+    ]  # fmt: skip
+
+
+def at(seconds):
+    return rfc3339(START_NS + int(seconds * SECOND_NS)).replace(".000000000", "")
 
 
 def test_one_name_in_several_places_must_be_told_apart(tmp_path, capfdbinary):

@@ -3,6 +3,7 @@
 A script stands in for kubectl: it lists pods, and runs what is to be run in one here, with that pod's journal.
 """
 
+import json
 import os
 import re
 import stat
@@ -12,9 +13,10 @@ import sys
 import pytest
 import yaml
 from cluster_model import Cluster
-from running import ROOT
-from test_history_commands import rfc3339, write
+from running import ROOT, free_port
+from test_history_commands import observed, rfc3339, webhook, write
 
+from function.clusters.webhook import template
 from function.version import VERSION
 
 PLUGIN = ROOT / "plugin" / "kubectl-audit"
@@ -25,6 +27,7 @@ echo "$*" >>"$PODS/calls"
 case "$*" in
 *"get pods"*)
     for pod in "$PODS"/*/; do [ ! -d "$pod" ] || echo "pod/$(basename "$pod")"; done ;;
+*"get validatingwebhookconfigurations"*) cat "$PODS/webhooks.json" ;;
 *)
     while [ "$1" != -- ]; do
         case "$1" in pod/*) pod=${1#pod/} ;; esac
@@ -49,7 +52,7 @@ def audit(tmp_path):
     kubectl.chmod(kubectl.stat().st_mode | stat.S_IXUSR)
     env = os.environ | {
         "PATH": f"{bin_dir}:{os.environ['PATH']}", "PODS": str(pods), "PYTHON": sys.executable, "ROOT": str(ROOT),
-        "TZ": "UTC",
+        "TZ": "UTC", "PORT": str(free_port()),
     }  # fmt: skip
 
     def run(*arguments):
@@ -73,7 +76,10 @@ def test_replicas_answer_as_one(audit):
     cluster = Cluster(5)
     whole = split(cluster, pods, 3)
     moment = rfc3339(cluster.moments[60])
+    for directory in (pods / "audit-1", whole):
+        observed(directory, [("present", webhook(5), None), ("updated", webhook(6, webhooks=[]), webhook(5), "helm")])
     for command in (
+        ["history", "validatingwebhookconfiguration/ours"],
         ["gaps"],
         ["history", "deploy/web", "-n", "shop", "--all"],
         ["at", moment, "--all"],
@@ -120,6 +126,22 @@ def test_one_pod_is_asked_where_it_has_everything(audit):
     calls = (pods / "calls").read_text().splitlines()
     assert len(calls) == 2
     assert "--records" not in calls[1]
+
+
+def test_doctor_looks_into_each_pod_and_is_handed_the_webhook_in_force(audit):
+    run, pods = audit
+    webhook = yaml.safe_load(
+        template().replace("WEBHOOK_URL", "https://127.0.0.1:9/log-request").replace("CABUNDLE", '""')
+    )
+    webhook["webhooks"][0]["timeoutSeconds"] = 30
+    (pods / "webhooks.json").write_text(json.dumps({"kind": "List", "items": [webhook]}))
+    for name in ("audit-0", "audit-1"):
+        (pods / name).mkdir()
+    code, out, err = run("doctor", "--skip", "address")
+    assert code == 0, err
+    assert re.findall(r"^pod/audit-.:$", out, re.MULTILINE) == ["pod/audit-0:", "pod/audit-1:"]
+    assert out.count("warn  timeout          a request can wait 30 s for the audit") == 2
+    assert run("doctor")[0] == 1, "nobody listens at that address"
 
 
 def test_where_the_function_runs_can_be_said(audit):

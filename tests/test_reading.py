@@ -10,9 +10,11 @@ from backends import CloudEvents, running_backend, settings_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logging_service import LoggingService
+from otlp_receiver import texts
 
 from function import review as reviews
 from function.forwarding.sinks import make_sinks
+from function.forwarding.sinks.otlp_client import log_record
 from function.policy import reduced
 from function.record.event_format import EventFormat
 from function.record.reading import NotARecord, ObjectReference, read
@@ -63,7 +65,7 @@ def test_every_recorded_review_reads_the_same_in_both_formats(review_bodies):
 
 
 def test_sinks_say_the_same_of_both_formats(review_bodies):
-    """The partition key of a CloudEvent; severity and labels of a log entry."""
+    """The partition key of a CloudEvent; severity and labels of a log entry; attributes of a LogRecord."""
     with running_backend(CloudEvents) as events, running_backend(LoggingService) as logging:
         (cloud_events,) = make_sinks(load(settings_for("cloudevents", events)).forwarding)
         (cloud_logging,) = make_sinks(load(settings_for("google-cloud-logging", logging)).forwarding)
@@ -75,6 +77,9 @@ def test_sinks_say_the_same_of_both_formats(review_bodies):
             keys = [cloud_events.encode(record).data[0] for record in both]
             assert keys[0]["ce-partitionkey"] == keys[1]["ce-partitionkey"]
             assert keys[0]["ce-subject"] == keys[1]["ce-subject"]
+            attributes = [texts(log_record(record)) for record in both]
+            assert attributes[0].pop("log.record.uid") != attributes[1].pop("log.record.uid")
+            assert attributes[0] == attributes[1]
             entries = [cloud_logging.encode(record).data for record in both]
             assert entries[0].severity == entries[1].severity
             assert dict(entries[0].labels) == dict(entries[1].labels)

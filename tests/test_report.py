@@ -25,6 +25,7 @@ from function.commands.report import ROWS_MAX
 from function.history.gaps import gap_of
 from function.history.objects import steps
 from function.record import reading
+from function.record.observation import Manager, Observation, ObservedResource
 from function.record.review_format import ReviewFormat
 from function.report.figures import KEYS_MAX, LISTED_MAX, FailedOpen, Figures, Tally
 from function.report.page import Context, page
@@ -164,6 +165,20 @@ def test_where_the_journal_begins_in_the_time_nothing_is_called_new():
     figures = figures_of(small(), since_ns=BEGIN_NS)
     assert (figures.knows_past, figures.marks["first"]) == (False, 0)
     assert "nothing earlier tells what is new" in written(figures)
+
+
+def test_what_a_watch_saw_is_a_row_of_no_account():
+    about = ObservedResource("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations")
+    seen = Observation("o", "updated", True, about, "ours", managers=(Manager("helm"),))
+    before, after = (seen.line(observed_ns=BEGIN_NS + at * SECOND_NS, cluster="") for at in (30, 200))
+    figures = figures_of([before, *small(), after])
+    assert figures.total == 9
+    assert figures.users.most(9) == [("alice", 4), ("mallory", 4)]
+    assert figures.marks["first"] == 6
+    assert [row.detail for row in figures.rows.rows() if row.name == "ours"] == [
+        "updated, as a watch saw; field manager helm"
+    ]
+    assert "ours" in str(rows_of(written(figures)))
 
 
 @counts(20, 500)

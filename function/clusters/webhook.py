@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 __all__ = [
+    "RECORD_PATH",
     "Failure",
     "ServiceReference",
     "WebhookError",

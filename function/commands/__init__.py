@@ -13,6 +13,7 @@ COMMANDS = {
     "show": "print the journal's records: filter, count, follow",
     "forward": "send the journal to AUDIT_FORWARD_TO; --check sends one test record to each sink",
     "watch": "record changes of webhook configurations and admission policies; send canaries",
+    "doctor": "check an installation: settings, volume, certificate, webhook, sinks, a canary; --kubectl from outside",
     "settings": "print every setting: value in force, default, meaning",
     "clusters": "add, rotate, show, remove, list, check: the clusters of a central endpoint",
     "policy": "check a policy file, and count what each rule keeps of recorded reviews",

@@ -16,7 +16,7 @@ from .past.named import Named
 from .past.options import CannotAnswer, kind_and_name, moment, past_parser, run
 from .past.records import Journals
 from .past.selection import Select
-from .past.text import Output, kind_text
+from .past.text import Output, kind_text, user_text
 from .show.text import safe
 
 __all__ = ["main", "parser"]
@@ -172,6 +172,9 @@ def _by(step: Step, output: Output) -> str:
             else f"{step.cause.value}, at the latest {time}"
         )
     record = step.change.record
+    if record.observed is not None:
+        verb = "updated" if record.observed.change == "present" else record.observed.change
+        return f"{verb} by {user_text(record)}, as a watch saw at {time}"
     return f"{safe(record.verb)} by {safe(record.user)} at {time}"
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from ..history.blame import Blame, managers
+from ..history.differences import path_text
 from ..history.manifest import lines, without_noise
 from ..history.steps import Cause, Certainty, Incarnation, Step
 from .command_line import Parser
+from .past import values
 from .past.named import Named
-from .past.options import CannotAnswer, kind_and_name, moment, past_parser, run
+from .past.options import CannotAnswer, add_output, kind_and_name, moment, past_parser, run
 from .past.records import Journals
-from .past.text import Output, kind_text
+from .past.text import Output, kind_text, user_text
 from .show.text import safe
 
 __all__ = ["main", "parser"]
@@ -40,6 +43,7 @@ def parser() -> Parser:
         "--at", type=moment, default=None, metavar="TIME", help="the object as it was then; default: its last state"
     )
     made.add_argument("--all", action="store_true", help="also the status")
+    add_output(made)
     return made
 
 
@@ -59,15 +63,51 @@ def _answer(options: argparse.Namespace, journals: Journals, output: Output) -> 
     of = next((of for of in reversed(last) if of.path == path and blames[of].value is not None), None)
     if of is None:
         raise CannotAnswer(f"{named.text()}: no record holds its content{' before that time' if options.at else ''}")
-    _print(blames[of], last[of], options, output)
+    if options.output == "json":
+        values.print_json(_value(blames[of], last[of], options))
+    else:
+        _print(blames[of], last[of], options, output)
     return 0
+
+
+def _value(blame: Blame, last: Step, options: argparse.Namespace) -> dict[str, Any]:
+    shown, places, owners = _shown(blame, options), blame.places(), managers(blame.value or {})
+    return {
+        "object": values.object_value(last.of),
+        "deleted": last.after is None,
+        "last": _by(last),
+        "fields": [
+            {"path": path_text(place), "value": value}
+            | _by(places[place])
+            | ({"manager": owners[place][0].name} if place in owners else {})
+            for place, value in _leaves(shown, ())
+            if place in places
+        ],
+    }
+
+
+def _by(step: Step) -> dict[str, Any]:
+    record = step.change.record if step.change else None
+    return {"time": values.rfc3339(step.latest_ns)} | values.by(record) | values.certainty(step)
+
+
+def _leaves(value: Any, place: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if not inner or not value:
+        yield place, value
+    else:
+        for name, field in inner:
+            yield from _leaves(field, (*place, name))
+
+
+def _shown(blame: Blame, options: argparse.Namespace) -> dict[str, Any]:
+    shown = without_noise(blame.value or {})
+    return shown if options.all else {name: field for name, field in shown.items() if name != "status"}
 
 
 def _print(blame: Blame, last: Step, options: argparse.Namespace, output: Output) -> None:
     value: dict[str, Any] = blame.value or {}
-    shown = without_noise(value)
-    if not options.all:
-        shown = {name: field for name, field in shown.items() if name != "status"}
+    shown = _shown(blame, options)
     zone = output.clock.zone_text(last.latest_ns)
     output.line(f"{kind_text(last.of)}, uid {safe(last.of.uid) or 'not known'}, times in {zone}")
     if last.after is None:
@@ -98,5 +138,5 @@ def _print(blame: Blame, last: Step, options: argparse.Namespace, output: Output
 def _who(step: Step) -> str:
     if step.change is None:
         return "(before the journal)" if step.cause is Cause.FIRST_SEEN else "(not in the journal)"
-    user = safe(step.change.record.user)
+    user = user_text(step.change.record)
     return user if len(user) <= WHO_MAX else f"…{user[1 - WHO_MAX :]}"

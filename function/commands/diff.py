@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from ..history.at import At, Found
 from ..history.causes import area
@@ -13,10 +14,11 @@ from ..history.manifest import LAST_APPLIED
 from ..history.objects import steps
 from ..history.steps import Cause, Certainty, Step
 from .command_line import Parser
-from .past.options import CannotAnswer, moment, past_parser, run
+from .past import values
+from .past.options import CannotAnswer, add_output, moment, past_parser, run
 from .past.records import Journals
 from .past.selection import Select
-from .past.text import Output, changed, compared, object_text, patch_lines
+from .past.text import Output, changed, compared, object_text, patch_lines, user_text
 from .show.text import safe
 
 __all__ = ["main", "parser"]
@@ -39,6 +41,7 @@ def parser() -> Parser:
     made.add_argument("-n", "--namespace", metavar="NS", help="only objects in this namespace")
     made.add_argument("-p", "--patch", action="store_true", help="the whole differences as YAML")
     made.add_argument("--all", action="store_true", help="also status, events and leases")
+    add_output(made)
     return made
 
 
@@ -50,6 +53,7 @@ class _Deed(NamedTuple):
     who: str
     paths: list[Path] | None
     note: str
+    value: Mapping[str, object]
 
 
 _Name = tuple[str, str, str, str, str]
@@ -75,13 +79,16 @@ def _answer(options: argparse.Namespace, journals: Journals, output: Output) -> 
             and step.cause not in _NONE
         ):
             deeds.setdefault(step.of.path, []).append(_deed(step))
-    _print(_pairs(before, after), deeds, options, output)
+    if options.output == "json":
+        values.print_json(_value(_pairs(before, after), deeds, options))
+    else:
+        _print(_pairs(before, after), deeds, options, output)
     return 0
 
 
 # What comes and goes by itself all the time.
 _NOISE = ("events", "leases")
-_NONE = (Cause.FIRST_SEEN, Cause.TRACE)
+_NONE = (Cause.FIRST_SEEN, Cause.TRACE, Cause.SEEN_AGAIN)
 
 
 def _deed(step: Step) -> _Deed:
@@ -93,9 +100,10 @@ def _deed(step: Step) -> _Deed:
         ""
         if record is None
         else safe(record.verb) + (f" {safe(record.object.subresource)}" if record.object.subresource else ""),
-        "NOT IN THE JOURNAL" if record is None else safe(record.user),
+        "NOT IN THE JOURNAL" if record is None else user_text(record),
         paths,
         " (not known whether stored)" if step.certainty is Certainty.UNKNOWN else "",
+        {"time": values.rfc3339(step.latest_ns)} | values.by(record) | values.certainty(step),
     )
 
 
@@ -105,6 +113,53 @@ def _pairs(before: At, after: At) -> list[tuple[Found | None, Found | None]]:
     return [
         (old.get(path), new.get(path)) for path in sorted(old.keys() | new.keys(), key=lambda path: (path[3], path))
     ]
+
+
+# -- for programs -----------------------------------------------------------------------------------------------------
+
+
+def _value(
+    pairs: list[tuple[Found | None, Found | None]], deeds: dict[_Name, list[_Deed]], options: argparse.Namespace
+) -> dict[str, Any]:
+    found: list[dict[str, Any]] = []
+    left_out = same = 0
+    for old, new in pairs:
+        one = new or old
+        assert one is not None  # noqa: S101 - each pair has one of both
+        if not options.all and one.of.resource in _NOISE:
+            left_out += 1
+            continue
+        value = _value_of(old, new, deeds.get(one.of.path, []), options)
+        same += value is None
+        found += [] if value is None else [{"object": values.object_value(one.of)} | value]
+    return {
+        "from": values.rfc3339(options.from_),
+        "to": values.rfc3339(options.to),
+        "objects": found,
+        "same": same,
+        "leftOut": left_out,
+    }
+
+
+def _value_of(
+    old: Found | None, new: Found | None, mine: list[_Deed], options: argparse.Namespace
+) -> dict[str, Any] | None:
+    """Return what became of an object and who did it, oldest first; None where it is as it was."""
+    who = {"by": [deed.value for deed in mine]}
+    if old is None or new is None:
+        return {"change": "created" if old is None else "deleted"} | who
+    found, again = compared(old.content, new.content), old.of is not new.of
+    if found is None:
+        return {"change": "changed"} | who if mine else None
+    shown = _shown(found, again, options)
+    if not shown and not again:
+        return None
+    return {"change": "recreated" if again else "changed", "fields": values.fields(shown)} | who
+
+
+def _shown(found: list[Difference], again: bool, options: argparse.Namespace) -> list[Difference]:
+    shown = [one for one in found if options.all or area(one) == "content"]
+    return [one for one in shown if not again or one.path[1:2] not in (("uid",), ("creationTimestamp",))]
 
 
 # -- what is printed --------------------------------------------------------------------------------------------------
@@ -158,9 +213,7 @@ def _print_one(
         again = "  [deleted and created again]" if old.of is not new.of else ""
         if found is None:
             return _print_untold(name, mine, again, output)
-        shown = [area_ for area_ in found if options.all or area(area_) == "content"]
-        if old.of is not new.of:
-            shown = [change for change in shown if change.path[1:2] not in (("uid",), ("creationTimestamp",))]
+        shown = _shown(found, old.of is not new.of, options)
         if not shown and not again:
             return "S" if found else ""
         letter = "M"
@@ -198,7 +251,8 @@ def _last(difference: Difference, mine: list[_Deed]) -> _Deed | None:
             shorter = min(len(one), len(path))
             if one[:shorter] == path[:shorter]:
                 return deed
-    return next((deed for deed in reversed(mine) if deed.paths is None), None)
+    untold = [deed for deed in mine if deed.paths is None]
+    return untold[-1] if untold else None
 
 
 def _by(deed: _Deed | None, output: Output) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from ..history.gaps import Gap, gap_of
 from ..history.objects import steps
 from ..history.steps import Cause
 from .command_line import Parser
-from .past.options import moment, past_parser, run
+from .past import values
+from .past.options import add_output, moment, past_parser, run
 from .past.records import Journals
 from .past.selection import Select
 from .past.text import Output, changed, object_text
@@ -42,6 +44,7 @@ def parser() -> Parser:
     made.add_argument(
         "--all", action="store_true", help="also where only status, or what the server counts, has changed"
     )
+    add_output(made)
     return made
 
 
@@ -61,12 +64,15 @@ def _answer(options: argparse.Namespace, journals: Journals, output: Output) -> 
         minor += gap.is_minor
         if options.all or not gap.is_minor:
             found.append(gap)
-    _print(found, minor, len(objects), options, output)
+    found.sort(key=lambda gap: gap.latest_ns)
+    if options.output == "json":
+        values.print_json({"gaps": [_value(gap) for gap in found], "minor": minor, "objects": len(objects)})
+    else:
+        _print(found, minor, len(objects), options, output)
     return 1 if any(not gap.is_minor for gap in found) else 0
 
 
 def _print(found: list[Gap], minor: int, objects: int, options: argparse.Namespace, output: Output) -> None:
-    found.sort(key=lambda gap: gap.latest_ns)
     if found:
         output.line(f"Times in {output.clock.zone_text(found[-1].latest_ns)}")
     for gap in found:
@@ -83,6 +89,26 @@ def _print(found: list[Gap], minor: int, objects: int, options: argparse.Namespa
     also = f"; {minor} times only status or managedFields changed without a record" if minor else ""
     also += " (--all shows them)" if minor and not options.all else ""
     output.line(f"{text} in the history of {objects} {'object' if objects == 1 else 'objects'}{also}")
+
+
+def _value(gap: Gap) -> dict[str, Any]:
+    return {
+        "object": values.object_value(gap.of),
+        "change": _CHANGES.get(gap.cause, "changed"),
+        "earliest": values.rfc3339(gap.earliest_ns),
+        "latest": values.rfc3339(gap.latest_ns),
+        "fields": values.fields(gap.fields),
+        "managers": values.managers(gap.managers),
+        "minor": gap.is_minor,
+    }
+
+
+_CHANGES = {
+    Cause.NEVER_CREATED: "created",
+    Cause.NEVER_DELETED: "deleted",
+    Cause.WENT_BACK: "restored",
+    Cause.TRACE: "written",
+}
 
 
 def _what(gap: Gap, output: Output) -> str:

@@ -6,7 +6,7 @@ import argparse
 import itertools
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..history.causes import area
 from ..history.change import Action, Content
@@ -16,10 +16,11 @@ from ..history.steps import NOT_TOLD, Cause, Certainty, Incarnation, Step
 from ..history.values import Unreadable
 from ..record.reading import Record
 from .command_line import Parser
+from .past import values
 from .past.named import Named
-from .past.options import CannotAnswer, kind_and_name, moment, past_parser, run
+from .past.options import CannotAnswer, add_output, kind_and_name, moment, past_parser, run
 from .past.records import Journals
-from .past.text import Output, changed, compared, kind_text, patch_lines
+from .past.text import Output, changed, compared, kind_text, patch_lines, user_text
 from .show.text import safe
 
 __all__ = ["main", "parser"]
@@ -50,11 +51,15 @@ def parser() -> Parser:
     made.add_argument("-p", "--patch", action="store_true", help="below each change, the whole difference as YAML")
     made.add_argument("--all", action="store_true", help="also status updates, no-ops, and what was not stored")
     made.add_argument("--since", type=moment, default=0, metavar="TIME", help="only changes since then")
+    add_output(made)
     return made
 
 
 class _Row(NamedTuple):
-    """One change as it is shown. ``folded`` says why it is not, unless all is asked for; empty where it is."""
+    """One change as it is shown, ``value`` for programs.
+
+    ``folded`` says why it is not shown, unless all is asked for; empty where it is.
+    """
 
     at_ns: int
     verb: str
@@ -64,6 +69,7 @@ class _Row(NamedTuple):
     notes: list[str]
     folded: str
     patch: list[str]
+    value: dict[str, Any]
 
 
 def _answer(options: argparse.Namespace, journals: Journals, output: Output) -> int:
@@ -91,6 +97,9 @@ def _print(lives: list[tuple[Incarnation, list[_Row]]], options: argparse.Namesp
     )
     if not rows and not folded:
         raise CannotAnswer(f"{kind_text(lives[-1][0])}: no change since then")
+    if options.output == "json":
+        values.print_json(_value(shown, folded))
+        return
     last_ns = max(row.at_ns for _, some in lives for row in some)
     zone = output.clock.zone_text(last_ns)
     output.line(f"{kind_text(lives[-1][0])}: {_count(len(rows), 'change')}, newest first, times in {zone}")
@@ -104,6 +113,16 @@ def _print(lives: list[tuple[Incarnation, list[_Row]]], options: argparse.Namesp
     if folded:
         counts = ", ".join(_count(count, what) for what, count in sorted(folded.items()))
         output.line(f"Not shown: {counts} (--all shows them)")
+
+
+def _value(shown: list[tuple[Incarnation, list[_Row]]], folded: Counter[str]) -> dict[str, Any]:
+    last = shown[-1][0]
+    changes = [
+        {"uid": of.uid or None, "time": values.rfc3339(row.at_ns)} | row.value
+        for of, some in reversed(shown)
+        for row in reversed(some)
+    ]
+    return {"object": values.object_value(last), "changes": changes, "notShown": dict(sorted(folded.items()))}
 
 
 def _count(count: int, what: str) -> str:
@@ -159,16 +178,41 @@ def _row(step: Step, output: Output, options: argparse.Namespace) -> _Row:
         if options.patch:
             patch = list(patch_lines(before, after, with_status=options.all))
     record = step.change.record if step.change else None
+    value: dict[str, Any] = {}
+    if options.output == "json":
+        value = values.by(record) | _value_of(step, found, is_all=options.all)
     return _Row(
         step.latest_ns,
         _verb(record),
-        safe(record.user) if record else "(not recorded)",
+        user_text(record) if record else "(not recorded)",
         _generations(before, after),
         _changes(step, texts, is_told=found is not None),
         _notes(step, output),
         folded,
         patch,
+        value,
     )
+
+
+def _value_of(step: Step, found: list[Difference] | None, *, is_all: bool) -> dict[str, Any]:
+    """Return what a change was: ``fields`` is left out where the records do not tell."""
+    value: dict[str, Any] = {"change": "changed"}
+    if step.applied and step.after is None:
+        value = {"change": "deleted"}
+    elif step.cause is Cause.FIRST_SEEN:
+        value = {"change": "found"}
+    elif step.cause is Cause.NEVER_CREATED or (
+        step.change is not None and (step.change.action is Action.CREATE or step.before is None)
+    ):
+        value = {"change": "created"}
+    elif found is not None:
+        value["fields"] = values.fields(one for one in found if is_all or area(one) == "content")
+    if step.change is None and step.cause is not Cause.FIRST_SEEN:
+        value["recorded"] = False
+    if step.earliest_ns < step.latest_ns and step.cause is not Cause.FIRST_SEEN:
+        value["earliest"] = values.rfc3339(step.earliest_ns)
+    generation = _generation(step.after) or _generation(step.before)
+    return value | ({"generation": int(generation)} if generation else {}) | values.certainty(step)
 
 
 def _interesting(found: list[Difference]) -> list[Difference]:
@@ -201,7 +245,7 @@ def _changes(step: Step, texts: list[str], *, is_told: bool) -> list[str]:
         return _MADE_BY_NOBODY.get(step.cause) or texts
     if step.applied and step.after is None:
         return ["deleted"]
-    if step.change.action is Action.CREATE:
+    if step.change.action is Action.CREATE or (step.before is None and step.after is not None):
         return ["created"]
     if not is_told:
         return [
@@ -231,6 +275,8 @@ def _notes(step: Step, output: Output) -> list[str]:
         return [f"not known whether stored{why}"]
     if not step.applied and step.certainty is Certainty.NOT_IN_FORCE:
         return [f"not stored: {step.cause.value}"]
+    if step.earliest_ns < step.latest_ns:  # a watch found it when it had begun again
+        return [f"while nobody watched: after {output.clock.text(step.earliest_ns)}"]
     return ["no-op"] if step.cause is Cause.NO_OP else []
 
 
@@ -270,6 +316,7 @@ def _add_sessions(
             [],
             "",
             [],
+            values.by(record) | {"change": "session"},
         )
         rows = next((some for _, some in reversed(lives) if some and some[0].at_ns <= row.at_ns), lives[0][1])
         rows.append(row)

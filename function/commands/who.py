@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from typing import Any
 
 from ..history.accounts import Account
 from ..history.kinds import resource_text
 from .command_line import Parser
-from .past.options import CannotAnswer, moment, past_parser, run
+from .past import values
+from .past.options import CannotAnswer, add_output, moment, past_parser, run
 from .past.records import Journals
 from .past.selection import Select
 from .past.text import Output
@@ -42,6 +44,7 @@ def parser() -> Parser:
     made.add_argument(
         "--new", action="store_true", help="only kinds and namespaces that the account touched for the first time"
     )
+    add_output(made)
     return made
 
 
@@ -54,6 +57,8 @@ def _answer(options: argparse.Namespace, journals: Journals, output: Output) -> 
     account = Account(output.clock.hour, options.since)
     users: Counter[str] = Counter()
     for record in journals.records(select):
+        if record.observed is not None:  # of no account
+            continue
         account.add(record)
         if record.received_ns >= options.since:
             users[record.user] += 1
@@ -61,6 +66,9 @@ def _answer(options: argparse.Namespace, journals: Journals, output: Output) -> 
         raise CannotAnswer(
             f"{safe(options.user)}: the journal has no request of it{' since then' if options.since else ''}"
         )
+    if options.output == "json":
+        values.print_json(_value(account, users, options, output))
+        return 0
     _print_head(account, users, options, output)
     if options.new:
         _print_new(account, journals, options, output)
@@ -68,6 +76,43 @@ def _answer(options: argparse.Namespace, journals: Journals, output: Output) -> 
         _print_counts(account, output)
         _print_hours(account, output)
     return 0
+
+
+def _value(account: Account, users: Counter[str], options: argparse.Namespace, output: Output) -> dict[str, Any]:
+    value = {
+        "user": options.user,
+        "users": dict(users.most_common()),
+        "requests": account.total,
+        "dryRuns": account.dry_runs,
+        "first": values.rfc3339(account.first_ns),
+        "last": values.rfc3339(account.last_ns),
+    }
+    if options.new:
+        return value | {
+            "new": [
+                _key(key) | {"first": values.rfc3339(one.received_ns)} | values.by(one) | {"name": one.object.name}
+                for key, one in sorted(account.new.items(), key=lambda item: item[1].received_ns)
+            ]
+        }
+    touched = [
+        _key(key)
+        | {
+            "verbs": dict(one.verbs.most_common()),
+            "first": values.rfc3339(one.first_ns),
+            "last": values.rfc3339(one.last_ns),
+        }
+        for key, one in sorted(account.touched.items())
+    ]
+    hours = {f"{hour:02}": count for hour, count in sorted(account.hours.items())}
+    return value | {"resources": touched, "hours": hours, "zone": output.clock.zone_text(account.last_ns)}
+
+
+def _key(key: tuple[str, str, str, str]) -> dict[str, Any]:
+    cluster, group, resource, namespace = key
+    resource, _, subresource = resource.partition("/")
+    return values.without_nothing(
+        {"cluster": cluster, "group": group, "resource": resource, "subresource": subresource, "namespace": namespace}
+    )
 
 
 def _print_head(account: Account, users: Counter[str], options: argparse.Namespace, output: Output) -> None:

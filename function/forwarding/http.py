@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import email.utils
+import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -43,9 +44,13 @@ class Credentials(NamedTuple):
     api_key_file: str = ""
     username: str = ""
     password_file: str = ""
+    headers_file: str = ""
 
     def headers(self) -> dict[str, str]:
-        """Return the header they make. Raises `OSError`, and `ValueError` for text that is no header."""
+        """Return the headers they make. Raises `OSError`, and `ValueError` for text that is no header."""
+        return (_headers(self.headers_file) if self.headers_file else {}) | self._authorization()
+
+    def _authorization(self) -> dict[str, str]:
         if self.bearer_file:
             return {"Authorization": f"Bearer {_secret(self.bearer_file)}"}
         if self.api_key_file:
@@ -105,7 +110,7 @@ class Poster:
         try:
             secret = self._credentials.headers()
         except (OSError, ValueError) as error:
-            return Retry(f"the credentials cannot be read: {getattr(error, 'strerror', None) or 'not text'}")
+            return Retry(f"the credentials cannot be read: {_unreadable(error)}")
         try:
             response = self._pool.urlopen(
                 method, target, body=body, headers={**headers, **secret}, redirect=False, assert_same_host=False
@@ -136,12 +141,32 @@ def judged(answer: Answer | Retry) -> Answer | Retry:
     return Retry(f"HTTP {answer.status}", answer.retry_after, answer.status == 429)
 
 
+def _unreadable(error: OSError | ValueError) -> str:
+    """Return why a file of credentials is of no use, and nothing of what is in it."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return "not ASCII" if isinstance(error, UnicodeError) else str(error)
+
+
 def _secret(path: str) -> str:
     with open(path, "rb") as file:
         text = file.read(1 << 16).decode("ascii").strip()
     if not text.isprintable():
         raise ValueError("more than one line")
     return text
+
+
+def _headers(path: str) -> dict[str, str]:
+    """Return the headers of a file, ``Name: value`` on each line."""
+    with open(path, "rb") as file:
+        lines = file.read(1 << 16).decode("ascii").splitlines()
+    pairs = [line.partition(":") for line in lines if line.strip()]
+    if not all(colon and _is_token(name) and value.strip().isprintable() for name, colon, value in pairs):
+        raise ValueError("a line that is not `Name: value`")
+    return {name: value.strip() for name, _, value in pairs}
+
+
+_is_token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 
 
 def _tls(ca_file: str, ca_pem: str) -> ssl.SSLContext:

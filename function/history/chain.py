@@ -7,17 +7,16 @@ reviews that started from one state came into force, and whether there was a cha
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from . import causes
 from .change import Action, Change, Content
 from .states import RACE_NS, Judgement, Known, State, filled, judged
-from .steps import NOT_TOLD, Cause, Certainty, Incarnation, Step
+from .steps import NOT_TOLD, Cause, Certainty, Incarnation, Step, nanoseconds
 from .values import Unreadable, same
 
-__all__ = ["SLACK_NS", "Chain", "End"]
+__all__ = ["SLACK_NS", "Chain", "End", "Forgotten"]
 
 # A review is received after the one whose state it starts from, but for the clocks of different replicas. The losers of
 # a race, and those who start from a watch cache that lags, come later than the next state.
@@ -44,17 +43,27 @@ class End(NamedTuple):
     is_oldest: bool = True
 
 
+class Forgotten(NamedTuple):
+    """What is kept of an object that is taken to be gone, should it be seen again.
+
+    ``start`` is its last state, ``seen_ns`` when a review last started from it. It ``is_alone`` if nothing but removals
+    can have been stored since.
+    """
+
+    of: Incarnation
+    start: str
+    seen_ns: int
+    is_alone: bool
+
+
 class Chain:
     """The past of one incarnation. Changes go in as they were received, steps come out in the order of the states.
 
-    ``started_ns`` is when the journal began. An object that is ``resumed`` was taken to be gone before. ``free`` holds
-    the changes that do not say which state they started from, nor always of which of the objects of one name: as long
-    as that is not clear, these share it.
+    ``started_ns`` is when the journal began. ``free`` holds the changes that do not say which state they started from,
+    nor always of which of the objects of one name: as long as that is not clear, these share it.
     """
 
-    def __init__(
-        self, of: Incarnation, known: Known, started_ns: int, free: list[Change], *, resumed: bool = False
-    ) -> None:
+    def __init__(self, of: Incarnation, known: Known, started_ns: int, free: list[Change]) -> None:
         self.of = of
         self.first_ns = self.last_ns = 0
         self._known = known
@@ -63,7 +72,14 @@ class Chain:
         self.free = free
         self._late: list[Step] = []
         self._epoch = self._arrived = 0
-        self._is_begun = self._is_resumed = resumed
+        self._is_begun = self._is_resumed = False
+        self._forgotten: Forgotten | None = None
+
+    def resume(self, forgotten: Forgotten) -> None:
+        """Go on with the past of an object that was taken to be gone."""
+        self.of = forgotten.of
+        self._forgotten = forgotten
+        self._is_begun = self._is_resumed = True
 
     # -- what comes in --------------------------------------------------------------------------------------------
 
@@ -153,21 +169,41 @@ class Chain:
             self.free.remove(change)
             yield self._unstored(change, None, Certainty.UNKNOWN, Cause.LAST)
 
-    def is_expected_gone(self, *, likely: bool = False) -> bool:
-        """Return whether the last that was asked for means that there is no such object any more.
-
-        Any deletion that can have been will do, unless it is to be the ``likely`` end, the one that `finish` tells.
-        """
+    def is_expected_gone(self) -> bool:
+        """Return whether the last that was asked for can mean that there is no such object any more."""
         if not self._states:
             return False
         state = self._states[-1]
         present = None if state.is_birth else self._content(state)
-        chosen = self._likely(state, gone_after=None if likely else present)
-        if chosen is not None:
-            present = self._after(chosen, present)
-        for change in self._after_state(state):
+        chosen = self._likely(state, gone_after=present)
+        return (
+            self._after_all(self._after_state(state), present if chosen is None else self._after(chosen, present))
+            is None
+        )
+
+    def forgotten(self) -> Forgotten | None:
+        """Return what is to be kept of the object once it is forgotten, None where it may still be there.
+
+        Of a single DELETE nobody knows whether it was stored. But where the object can have been written as well, what
+        it would be then must be kept.
+        """
+        if not self._states:
+            return None
+        state = self._states[-1]
+        present = None if state.is_birth else self._content(state)
+        free = self._after_state(state)
+        afters = [self._after(one, present) for one in self._contenders(state)]
+        if not state.is_birth and any(after is not None for after in afters):
+            return None
+        if any(self._after_all(free, after) is not None for after in afters or [present]):
+            return None
+        is_alone = not state.is_birth and all(one.action in _REMOVALS for one in free)
+        return Forgotten(self.of, state.start, state.last_ns, is_alone)
+
+    def _after_all(self, changes: list[Change], present: Content | None) -> Content | None:
+        for change in changes:
             present = None if present is None else self._after(change, present)
-        return present is None
+        return present
 
     def _after_state(self, state: State, until_ns: int = 0) -> list[Change]:
         """Return the free changes that may have come after a state: those before it led to it, or to nothing."""
@@ -187,18 +223,36 @@ class Chain:
 
     def _begin(self, first: State) -> Iterator[Step]:
         """Return how the object came to be there, where that was not recorded."""
+        if self._forgotten is not None:
+            forgotten, self._forgotten = self._forgotten, None
+            yield from self._seen_again(forgotten, first)
         if self._is_begun:
             return
         self._is_begun = True
         if first.is_birth:
             return
-        created_ns = _nanoseconds(self.of.created)
+        created_ns = nanoseconds(self.of.created)
         # Kubernetes counts in seconds: what began within the journal's first one is no witness.
         was_there = created_ns < self._started_ns + 10**9
         cause = Cause.FIRST_SEEN if was_there else Cause.NEVER_CREATED
         between_ns = (created_ns, created_ns or first.first_ns)
         after = self._content(first)
         yield Step(self.of, None, None, after, Certainty.IN_FORCE, cause, between_ns=between_ns)
+
+    def _seen_again(self, forgotten: Forgotten, first: State) -> Iterator[Step]:
+        """Return what became of an object that was taken to be gone: nothing, where its state is the one it had."""
+        if first.start == forgotten.start or first.is_birth:
+            return
+        after = self._content(first)
+        between = [one for one in self._mine() if one.received_ns <= first.first_ns]
+        for change in between:
+            self.free.remove(change)
+            yield self._unstored(change, None, Certainty.UNKNOWN, Cause.SEEN_AGAIN)
+        # A deletion that something holds up explains the next state. Nothing else that was asked for does.
+        is_gap = forgotten.is_alone and not between and not _may_be_being_deleted(after)
+        cause = Cause.NOT_RECORDED if is_gap else Cause.SEEN_AGAIN
+        between_ns = (forgotten.seen_ns, max(forgotten.seen_ns, first.first_ns))
+        yield Step(self.of, None, NOT_TOLD, after, Certainty.IN_FORCE, cause, between_ns=between_ns)
 
     def _link(self, a: State, b: State) -> Iterator[Step]:
         """Return the steps from one state to the next."""
@@ -334,7 +388,7 @@ class Chain:
         before = present = None if state.is_birth else self._content(state)
         chosen = self._likely(state, gone_after=before if end.succeeded_ns else None)
         free = [] if end.taken and state.is_birth else self._after_state(state, end.succeeded_ns)
-        removers = [one for one in [*state.changes, *free] if one.action in (Action.DELETE, Action.EVICT)]
+        removers = [one for one in [*state.changes, *free] if one.action in _REMOVALS]
         succeeded = bool(end.succeeded_ns) and end.is_proven and len(removers) < 2
         for change in state.changes:
             if change is not chosen:
@@ -396,24 +450,32 @@ class Chain:
 
         Where the object is known to be gone, one that removes it: ``gone_after`` is what it was.
         """
+        left = self._contenders(state)
+        if gone_after is not None:
+            left = [one for one in left if self._after(one, gone_after) is None] or left
+        # The first of a race wins.
+        return min(left, key=lambda one: one.received_ns, default=None)
+
+    def _contenders(self, state: State) -> list[Change]:
+        """Return the changes of the last state of which one may have been stored."""
         before = None if state.is_birth else self._content(state)
         left = [one for one in state.changes if self._known(one.record.uid) is not False and not one.changes_nothing]
         left = [one for one in left if not self._is_deleting_again(one, before)] or left
         certain = [one for one in left if self._known(one.record.uid)]
-        if certain or not left:
+        if certain:
             # What came later starts from another state: no-ops came before.
-            return max(certain, key=lambda one: one.received_ns, default=None)
-        if gone_after is not None:
-            left = [one for one in left if self._after(one, gone_after) is None] or left
-        # The first of a race wins. Whoever came later and found the same state shows that earlier ones had not won.
-        last_ns = max(one.received_ns for one in left)
-        return min((one for one in left if one.received_ns >= last_ns - RACE_NS), key=lambda one: one.received_ns)
+            return [max(certain, key=lambda one: one.received_ns)]
+        # Whoever came later and found the same state shows that earlier ones had not won.
+        last_ns = max((one.received_ns for one in state.changes), default=0)
+        return [one for one in left if one.received_ns >= last_ns - RACE_NS]
 
     def _content(self, state: State) -> Content:
         return state.content() or NOT_TOLD
 
     def _after(self, change: Change, before: Content | None) -> Content | None:
         """Return what the change makes of an object: None where it is gone, `NOT_TOLD` where the records do not say."""
+        if change.is_plain:
+            return change.new
         try:
             if change.holds:
                 value = causes.expected(change, _value(before))
@@ -427,6 +489,17 @@ class Chain:
         return None if change.action is Action.DELETE else NOT_TOLD
 
 
+_REMOVALS = (Action.DELETE, Action.EVICT)
+
+
+def _may_be_being_deleted(content: Content) -> bool:
+    try:
+        metadata = content.value().get("metadata")
+    except Unreadable:
+        return True
+    return isinstance(metadata, dict) and bool(metadata.get("deletionTimestamp"))
+
+
 def _asks_the_same(one: Change, other: Change) -> bool:
     """Return whether two changes of one state are the same request, as far as that shows."""
     return (
@@ -438,11 +511,3 @@ def _asks_the_same(one: Change, other: Change) -> bool:
 
 def _value(content: Content | None) -> dict[str, object] | None:
     return None if content is None else content.value()
-
-
-def _nanoseconds(timestamp: str) -> int:
-    """Return a time of Kubernetes (RFC 3339, whole seconds), 0 where it is none."""
-    try:
-        return int(dt.datetime.fromisoformat(timestamp).timestamp()) * 10**9
-    except ValueError:
-        return 0

@@ -24,6 +24,7 @@ class Action(enum.Enum):
     BIND = "bind"
     EVICT = "evict"
     DELETE = "delete"
+    OBSERVE = "observe"  # nobody asked for it here: a watch saw that it was done
 
 
 class Content:
@@ -69,7 +70,7 @@ class Change:
         self._head = _head_of(record.new_object)
         self._old_head = _head_of(record.old_object)
         # What a Binding or an Eviction says of itself is not its pod's; a Binding may name the pod's uid.
-        self._known = self._head if action in (Action.CREATE, Action.REPLACE, Action.SCALE) else _NO_HEAD
+        self._known = self._head if action in _WITH_IDENTITY else _NO_HEAD
         self.uid = self._old_head.uid or (self._head if action is Action.BIND else self._known).uid
         self.start = "" if action is Action.CREATE else self._old_head.resource_version or self._known.resource_version
         self.holds = self._holds()
@@ -84,7 +85,7 @@ class Change:
         record = self.record
         if self.action is Action.SCALE:
             return None  # the object there is a Scale
-        if self._old_head.is_whole and record.level != "Metadata":
+        if self._old_head.is_whole and not self._is_reduced:
             return Content(record.old_object, self._old_head.apiVersion)
         if self.action is not Action.REPLACE or not record.changes or not self.holds:
             return None
@@ -95,6 +96,11 @@ class Change:
         if isinstance(value, dict) and isinstance(metadata := value.get("metadata"), dict):
             metadata["resourceVersion"] = self.start
         return Content(None, self._head.apiVersion, value, partial=True)
+
+    @property
+    def end(self) -> str:
+        """The resourceVersion of the state it led to, as an observation has it; empty where the object is gone."""
+        return self._known.resource_version
 
     @property
     def kind(self) -> str:
@@ -125,6 +131,13 @@ class Change:
         return self._old_head.is_being_deleted
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the object is just what was asked for, if it was stored: no deletion can have made it another."""
+        if not self.holds or self.action not in (Action.CREATE, Action.REPLACE):
+            return False
+        return self.action is Action.CREATE or (self._old_head.is_whole and not self._old_head.is_being_deleted)
+
+    @property
     def may_end(self) -> bool:
         """Whether the object may be gone with it."""
         return self.action in (Action.DELETE, Action.EVICT) or self.was_being_deleted
@@ -140,20 +153,29 @@ class Change:
             return {}
         return options if isinstance(options, dict) else {}
 
+    @property
+    def _is_reduced(self) -> bool:
+        """Whether it is recorded at level Metadata: what has a creationTimestamp is not, and nothing has to be read."""
+        return not self.created and self.record.level == "Metadata"
+
     def _holds(self) -> bool:
         if self.action in (Action.DELETE, Action.EVICT):
             return True
-        if self.record.degraded or self.record.level == "Metadata":
+        if self.record.degraded or self._is_reduced:
             return False
-        if self.action in (Action.CREATE, Action.REPLACE):
+        if self.action in (Action.CREATE, Action.REPLACE, Action.OBSERVE):
             return self._head.is_whole
         return bytes(memoryview(self.record.new_object)[:1]) == b"{"
+
+
+# What they hold names the object that they are about.
+_WITH_IDENTITY = (Action.CREATE, Action.REPLACE, Action.SCALE, Action.OBSERVE)
 
 
 def change_of(record: Record) -> Change | None:
     """Return what the record asks to change of a stored object; None where it changes none.
 
-    That are connections, tokens and reviews of access, and dry runs.
+    That are connections, tokens and reviews of access, dry runs, and what a watch saw (see `watched`).
     """
     action = None if record.dry_run else _action(record)
     return None if action is None else Change(record, action)

@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from ..record.reading import Record
-from .chain import SLACK_NS, Chain, End
+from .chain import SLACK_NS, Chain, End, Forgotten
 from .change import Action, Change, change_of
 from .states import RACE_NS, Known
 from .steps import Cause, Certainty, Incarnation, Step
+from .watched import Watched
 
 __all__ = ["Objects", "steps"]
 
@@ -55,8 +56,9 @@ class Objects:
         self._holders: dict[Chain, Chain] = {}  # who had it when another object was to be created
         self._waiting: deque[tuple[int, Chain]] = deque()  # there is a new state
         self._leaving: deque[tuple[int, Chain]] = deque()  # deleted, as it seems
-        self._forgotten: dict[tuple[str, str], Incarnation] = {}
+        self._forgotten: dict[tuple[str, str], Forgotten] = {}
         self._succeeded: dict[tuple[str, str], Incarnation] = {}
+        self._watched = Watched()
 
     def add(self, record: Record) -> Iterator[Step]:
         """Take a record; return the steps that are settled by now."""
@@ -67,6 +69,9 @@ class Objects:
             yield from self._waiting.popleft()[1].settled(now_ns - SLACK_NS)
         while self._leaving and self._leaving[0][0] <= now_ns - FORGOTTEN_AFTER_NS:
             yield from self._forget(self._leaving.popleft()[1], now_ns - FORGOTTEN_AFTER_NS)
+        if record.observed is not None:
+            yield from self._watched.add(record, record.observed)
+            return
         change = change_of(record)
         if change is not None:
             if record.outcome is not None:
@@ -118,6 +123,8 @@ class Objects:
         while nameless is not None and nameless.of.uid:
             nameless = self._earlier.get(nameless)
         if nameless is not None and change.action is not Action.CREATE:
+            if (forgotten := self._forgotten.pop(key, None)) is not None:
+                nameless.resume(forgotten)
             nameless.of.uid = change.uid  # what was recorded of it before did not tell
             self._chains[key] = nameless
             return nameless
@@ -125,9 +132,11 @@ class Objects:
 
     def _begin(self, path: _Path, uid: str, earlier: Chain | None) -> Chain:
         key = (path[0], uid)
-        of = self._forgotten.pop(key, None)
-        free = [] if earlier is None else earlier.free
-        chain = Chain(of or Incarnation(path, uid), self._known, self._started_ns or 0, free, resumed=of is not None)
+        chain = Chain(
+            Incarnation(path, uid), self._known, self._started_ns or 0, [] if earlier is None else earlier.free
+        )
+        if (forgotten := self._forgotten.pop(key, None)) is not None:
+            chain.resume(forgotten)
         if uid:
             self._chains[key] = chain
         if earlier is not None:
@@ -174,13 +183,16 @@ class Objects:
 
     def _forget(self, chain: Chain, until_ns: int) -> Iterator[Step]:
         key = (chain.of.cluster, chain.of.uid)
-        if self._chains.get(key) is not chain or chain.last_ns > until_ns or not chain.is_expected_gone(likely=True):
+        if self._chains.get(key) is not chain or chain.last_ns > until_ns:
             return
         if self._named.get(chain.of.path) is not chain or chain in self._earlier:
             return
+        forgotten = chain.forgotten()
+        if forgotten is None:
+            return
         yield from chain.finish(End())
         del self._chains[key], self._named[chain.of.path]
-        self._forgotten[key] = chain.of
+        self._forgotten[key] = forgotten
 
 
 def _path(change: Change) -> _Path:

@@ -119,9 +119,11 @@ def judged(a: State, b: State, free: Sequence[Change], known: Known) -> Judgemen
     if exact:
         return min(exact, key=lambda one: one.rank(a.last_ns))
     judgements = _judgements(contenders, a, b, free, known)
-    if certain:
-        judgements = [one for one in judgements if one.change in certain] or judgements
-    return min(judgements, key=lambda one: one.rank(a.last_ns))
+    if not certain:
+        return min(judgements, key=lambda one: one.rank(a.last_ns))
+    judgements = [one for one in judgements if one.change in certain] or judgements
+    # Of several that succeeded one was stored, and the others changed nothing: they came before.
+    return min(reversed(judgements), key=lambda one: one.rank(a.last_ns)[:-1])
 
 
 def _judgements(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 
 from .change import Change, Content
 from .differences import Difference
 
-__all__ = ["NOT_TOLD", "Cause", "Certainty", "Incarnation", "Step"]
+__all__ = ["NOT_TOLD", "Cause", "Certainty", "Incarnation", "Step", "nanoseconds"]
 
 # The content of an object of which the records tell only that it is there.
 NOT_TOLD = Content(None, "")
@@ -31,6 +32,7 @@ class Cause(enum.Enum):
     VERSION = "the next stored state was recorded in another apiVersion only"
     NO_CONTENT = "recorded without content"
     KNOWN = "the API server's own log says so"
+    OBSERVED = "a watch saw it"
     LAST = "no later review shows what was stored"
     SUCCEEDED = "another object has its name now"
     # Changes that were not.
@@ -47,6 +49,7 @@ class Cause(enum.Enum):
     NEVER_DELETED = "its deletion is not in the journal"
     WENT_BACK = "the object is an older one again: was etcd restored from a backup?"
     TRACE = "stored anew by something that is not in the journal, its content unchanged"
+    SEEN_AGAIN = "it was taken to be gone, and was there later"
 
 
 class Incarnation:
@@ -119,3 +122,11 @@ class Step:
         self.leftovers = leftovers
         self.lost_to = lost_to
         self.resumes = False
+
+
+def nanoseconds(timestamp: str) -> int:
+    """Return a time of Kubernetes (RFC 3339, whole seconds), 0 where it is none."""
+    try:
+        return int(dt.datetime.fromisoformat(timestamp).timestamp()) * 10**9
+    except ValueError:
+        return 0

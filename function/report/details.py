@@ -16,6 +16,9 @@ def detail_of(record: Record) -> str:
     """Return a few words on a record, empty where there is nothing to be said. They are the client's own: untrusted."""
     if record.degraded:
         return f"degraded: {record.degraded}"
+    if record.observed is not None:
+        names = ", ".join(one.manager for one in record.observed.managers)
+        return f"{record.observed.change}, as a watch saw" + (f"; field manager {names}" if names else "")
     about = record.object
     if record.operation == "CONNECT":
         return _session(_connect(record.new_object))

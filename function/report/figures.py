@@ -104,6 +104,10 @@ class Figures:
         if at_ns >= self.until_ns:
             return
         about = record.object
+        if record.observed is not None:  # of no account
+            if at_ns >= self.since_ns:
+                self._count(row_of(record))
+            return
         account = hash((record.cluster, record.user))
         did = hash((account, about.group, about.resource, about.subresource, about.namespace))
         if at_ns < self.since_ns:
@@ -134,7 +138,8 @@ class Figures:
     def _count(self, row: Row) -> None:
         self.total += 1
         self.rows.add(row)
-        self.users.add(row.user)
+        if row.user != "-":
+            self.users.add(row.user)
         self.namespaces.add((row.cluster, row.namespace))
         self.kinds.add(row.kind)
         self.verbs[row.verb] += 1

@@ -60,7 +60,7 @@ def row_of(record: Record) -> Row:
         shown(about.namespace),
         shown(about.name),
         marks,
-        _detail(record) if marks & (SESSION | RBAC | DEGRADED) else "",
+        _detail(record) if marks & (SESSION | RBAC | DEGRADED) or record.observed is not None else "",
     )
 
 

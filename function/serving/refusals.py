@@ -72,7 +72,7 @@ TABLE: Final[Mapping[str, Row]] = {
     "journal": Row(
         500,
         "the journal cannot store the record",
-        "see the function's log: the journal's volume is full or failing",
+        "see the function's log: the journal's volume is full or failing (`python -m function doctor` there tries it)",
     ),
     "internal": Row(500, "internal error", "see the log of the function"),
 }

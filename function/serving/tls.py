@@ -115,7 +115,7 @@ def _first_certificate(pem: str) -> str:
 def _hint(error: ssl.SSLError) -> str:
     reason = error.reason or ""
     if "UNKNOWN_CA" in reason or "BAD_CERTIFICATE" in reason or "CERTIFICATE_EXPIRED" in reason:
-        return "the caller does not accept our certificate: compare the webhook's caBundle, the name and the expiry"
+        return "the caller does not accept our certificate: the webhook's caBundle? (see `python -m function doctor`)"
     if "HTTP_REQUEST" in reason:
         return "the caller speaks plain HTTP to the TLS port"
     return "a port scan or a TCP probe looks like this; if reviews are missing, compare the webhook's caBundle"

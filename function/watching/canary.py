@@ -31,7 +31,7 @@ ASK_SECONDS = 2.0
 _HINTS = {
     "no_answer": "can this pod reach the API server?",
     "refused": "the API server's message says why: rights (deploy/kubernetes/watch), a quota, or the webhook itself",
-    "not_recorded": "is the webhook called, and does the policy record it? docs/runbook.md has the order to look in",
+    "not_recorded": "`python -m function doctor --kubectl` looks for the reason: webhook, network, policy",
     "unasked": "AUDIT_WATCH_CANARY_URL is to name every process that answers reviews, by its metrics port",
 }
 

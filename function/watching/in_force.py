@@ -12,7 +12,23 @@ from msgspec import Raw
 
 from .. import documents
 
-__all__ = ["KIND", "NoReference", "Reference", "deviations", "reference"]
+__all__ = [
+    "KIND",
+    "OPERATIONS",
+    "CalledService",
+    "Client",
+    "Condition",
+    "Expression",
+    "NoReference",
+    "Reference",
+    "Rule",
+    "Selector",
+    "Webhook",
+    "bundle",
+    "conditions",
+    "deviations",
+    "reference",
+]
 
 KIND = "ValidatingWebhookConfiguration"
 
@@ -21,20 +37,26 @@ class NoReference(ValueError):  # noqa: N818 - named after what it is; the calle
     """The file is no configuration of a webhook to compare with."""
 
 
-class _Service(msgspec.Struct, frozen=True):
+class CalledService(msgspec.Struct, frozen=True):
+    """With the API server's defaults for what is not said, as all of these."""
+
     name: str = ""
     namespace: str = ""
     path: str = "/"
     port: int = 443
 
 
-class _Client(msgspec.Struct, frozen=True):
+class Client(msgspec.Struct, frozen=True):
+    """Where the API server calls: a URL, or a Service."""
+
     url: str = ""
-    service: _Service | None = None
+    service: CalledService | None = None
     caBundle: str | None = None  # noqa: N815 - Kubernetes' own spelling
 
 
-class _Rule(msgspec.Struct, frozen=True):
+class Rule(msgspec.Struct, frozen=True):
+    """What the API server calls for."""
+
     operations: frozenset[str] = frozenset()
     apiGroups: frozenset[str] = frozenset()  # noqa: N815
     apiVersions: frozenset[str] = frozenset()  # noqa: N815
@@ -42,39 +64,45 @@ class _Rule(msgspec.Struct, frozen=True):
     scope: str = "*"
 
 
-class _Expression(msgspec.Struct, frozen=True):
+class Expression(msgspec.Struct, frozen=True):
+    """One requirement of a selector."""
+
     key: str
     operator: str
     values: frozenset[str] = frozenset()
 
 
-class _Selector(msgspec.Struct, frozen=True):
+class Selector(msgspec.Struct, frozen=True):
+    """Which labels an object, or its namespace, must have; empty: any."""
+
     matchLabels: dict[str, str] = {}  # noqa: N815
-    matchExpressions: frozenset[_Expression] = frozenset()  # noqa: N815
+    matchExpressions: frozenset[Expression] = frozenset()  # noqa: N815
 
 
-class _Condition(msgspec.Struct, frozen=True):
+class Condition(msgspec.Struct, frozen=True):
+    """A CEL expression that must be true."""
+
     name: str
     expression: str
 
 
-_EVERYTHING = _Selector()
+_EVERYTHING = Selector()
 
 
-class _Webhook(msgspec.Struct, frozen=True):
-    """With the API server's defaults for what is not said."""
+class Webhook(msgspec.Struct, frozen=True):
+    """One webhook of a configuration."""
 
     name: str
-    clientConfig: _Client = _Client()  # noqa: N815
-    rules: frozenset[_Rule] = frozenset()
+    clientConfig: Client = Client()  # noqa: N815
+    rules: frozenset[Rule] = frozenset()
     failurePolicy: str = "Fail"  # noqa: N815
     matchPolicy: str = "Equivalent"  # noqa: N815
-    namespaceSelector: _Selector = _EVERYTHING  # noqa: N815
-    objectSelector: _Selector = _EVERYTHING  # noqa: N815
+    namespaceSelector: Selector = _EVERYTHING  # noqa: N815
+    objectSelector: Selector = _EVERYTHING  # noqa: N815
     timeoutSeconds: int = 10  # noqa: N815
     sideEffects: str = ""  # noqa: N815
     admissionReviewVersions: tuple[str, ...] = ()  # noqa: N815
-    matchConditions: frozenset[_Condition] = frozenset()  # noqa: N815
+    matchConditions: frozenset[Condition] = frozenset()  # noqa: N815
 
 
 class _Name(msgspec.Struct, frozen=True):
@@ -84,14 +112,14 @@ class _Name(msgspec.Struct, frozen=True):
 class _Configuration(msgspec.Struct, frozen=True):
     metadata: _Name
     kind: str = ""  # items of a list do not say it
-    webhooks: tuple[_Webhook, ...] = ()
+    webhooks: tuple[Webhook, ...] = ()
 
 
 class Reference(NamedTuple):
     """What our configuration should be. ``authorities`` are the certificates that it may trust, empty: any."""
 
     name: str
-    webhooks: tuple[_Webhook, ...]
+    webhooks: tuple[Webhook, ...]
     authorities: frozenset[bytes]
 
 
@@ -110,7 +138,7 @@ def reference(text: str, *, ca_pem: str = "") -> Reference:
         raise NoReference(f"no {KIND} with webhooks")
     authorities = _certificates(ca_pem.encode())
     for webhook in found.webhooks:
-        authorities |= _bundle(webhook.clientConfig.caBundle)
+        authorities |= bundle(webhook.clientConfig.caBundle)
     return Reference(found.metadata.name, found.webhooks, authorities)
 
 
@@ -132,12 +160,12 @@ def deviations(wanted: Reference, found: bytes | Raw | None) -> tuple[str, ...]:
     return tuple(sorted(reasons))
 
 
-def _different(wanted: _Webhook, found: _Webhook, authorities: frozenset[bytes]) -> set[str]:
+def _different(wanted: Webhook, found: Webhook, authorities: frozenset[bytes]) -> set[str]:
     fields = {
         "rules": (_rules(wanted), _rules(found)),
         "namespace_selector": (wanted.namespaceSelector, found.namespaceSelector),
         "object_selector": (wanted.objectSelector, found.objectSelector),
-        "match_conditions": (_conditions(wanted), _conditions(found)),
+        "match_conditions": (conditions(wanted), conditions(found)),
         "match_policy": (wanted.matchPolicy, found.matchPolicy),
         "failure_policy": (wanted.failurePolicy, found.failurePolicy),
         "timeout": (wanted.timeoutSeconds, found.timeoutSeconds),
@@ -149,13 +177,13 @@ def _different(wanted: _Webhook, found: _Webhook, authorities: frozenset[bytes])
     reasons = {reason for reason, (ours, theirs) in fields.items() if ours != theirs}
     if _address(wanted.clientConfig) not in (None, _address(_like(found.clientConfig, wanted.clientConfig))):
         reasons.add("client")
-    trusted = _bundle(found.clientConfig.caBundle)
+    trusted = bundle(found.clientConfig.caBundle)
     if authorities and not (trusted and trusted <= authorities):  # fewer are well: an old one was dropped
         reasons.add("ca")
     return reasons
 
 
-def _address(client: _Client) -> object:
+def _address(client: Client) -> object:
     """Return where the API server calls, None where the template leaves it open."""
     return client.service or (client.url if "://" in client.url else None)
 
@@ -164,7 +192,7 @@ _OPEN = "/TOKEN"
 _TOKEN = re.compile(r"/[^/]+\Z")
 
 
-def _like(found: _Client, wanted: _Client) -> _Client:
+def _like(found: Client, wanted: Client) -> Client:
     """Return ``found``, with its token left open where ``wanted`` leaves it open."""
     if wanted.service and found.service and wanted.service.path.endswith(_OPEN):
         path = _TOKEN.sub(_OPEN, found.service.path)
@@ -172,28 +200,29 @@ def _like(found: _Client, wanted: _Client) -> _Client:
     return found
 
 
-_OPERATIONS = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
+OPERATIONS = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 
 
-def _rules(webhook: _Webhook) -> set[Any]:
+def _rules(webhook: Webhook) -> set[Any]:
     return {
-        (_OPERATIONS if "*" in rule.operations else rule.operations, *_rest(rule), rule.scope) for rule in webhook.rules
+        (OPERATIONS if "*" in rule.operations else rule.operations, *_rest(rule), rule.scope) for rule in webhook.rules
     }
 
 
-def _rest(rule: _Rule) -> tuple[frozenset[str], ...]:
+def _rest(rule: Rule) -> tuple[frozenset[str], ...]:
     return rule.apiGroups, rule.apiVersions, rule.resources
 
 
-def _conditions(webhook: _Webhook) -> set[tuple[str, str]]:
+def conditions(webhook: Webhook) -> set[tuple[str, str]]:
+    """Return the name and the expression of each match condition, its white space alike."""
     return {(one.name, " ".join(one.expression.split())) for one in webhook.matchConditions}
 
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 
 
-def _bundle(text: str | None) -> frozenset[bytes]:
-    """Return the certificates of a caBundle; none of one that is not filled in."""
+def bundle(text: str | None) -> frozenset[bytes]:
+    """Return the certificates of a caBundle, the bodies of their PEM; none of one that is not filled in."""
     try:
         return _certificates(base64.b64decode(text or "", validate=True))
     except binascii.Error:

@@ -33,7 +33,7 @@ from .observer import Observer, Stopped, known_from
 from .our_webhook import OurWebhook
 from .settings import WatchSettings
 
-__all__ = ["CannotWatch", "Watched", "Watching"]
+__all__ = ["CannotWatch", "Watched", "Watching", "api_server", "read_reference"]
 
 log = logging.getLogger("audit.watch")
 
@@ -72,7 +72,7 @@ class Watching:
         self._own = own
         self._settings = settings
         self.metrics = WatchMetrics()
-        self._api = _api_server(own)
+        self._api = api_server(own)
         self._redactor = _redactor(settings.recording)
         self._ours = OurWebhook(_reference(own), self.metrics)
         self._writing = threading.Lock()  # the writer is one thread's at a time
@@ -239,7 +239,7 @@ class Watching:
     def _start_reloading(self) -> None:
         paths = tuple(path for path in (self._own.webhook_file, self._own.webhook_ca_file) if path)
         if paths:
-            load = Watch("webhook", paths, lambda: self._ours.refer(_read_reference(self._own)))
+            load = Watch("webhook", paths, lambda: self._ours.refer(read_reference(self._own)))
             reloader = Reloader([load], self.metrics.reloaded, seconds=RELOAD_SECONDS)
             reloader.start()
             self._stops.append(reloader.stop)
@@ -263,7 +263,8 @@ def _limits(settings: Settings) -> Limits:
     return Limits(journal.segment_bytes_max, journal.segment_age_max, journal.bytes_max, journal.age_max)
 
 
-def _api_server(own: WatchSettings) -> ApiServer:
+def api_server(own: WatchSettings) -> ApiServer:
+    """Return the API server of the settings, or that of the cluster it runs in. Raises `CannotWatch`."""
     url = own.api_url
     if not url:
         host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
@@ -280,13 +281,13 @@ def _api_server(own: WatchSettings) -> ApiServer:
 
 def _reference(own: WatchSettings) -> Reference:
     try:
-        return _read_reference(own)
+        return read_reference(own)
     except (OSError, ValueError) as error:
         hint = "it is one ValidatingWebhookConfiguration, such as deploy/webhook.yaml with its parameters filled in"
         raise CannotWatch(f"AUDIT_WATCH_WEBHOOK_FILE: {error}", hint) from None
 
 
-def _read_reference(own: WatchSettings) -> Reference:
+def read_reference(own: WatchSettings) -> Reference:
     """Return what our webhook should be. Raises `OSError`, `NoReference`."""
     text = _text(own.webhook_file) if own.webhook_file else webhook.template()
     is_there = bool(own.webhook_ca_file) and os.path.isfile(own.webhook_ca_file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import os
 import ssl
 from dataclasses import dataclass
@@ -31,9 +32,12 @@ class Authority:
         self.file = directory / "ca.crt"
         self._ca.cert_pem.write_to_path(str(self.file))
 
-    def issue(self, name: str) -> Pair:
-        """Return a new pair in files called ``name``; issuing a name again replaces both, as a renewal does."""
-        issued = self._ca.issue_cert("127.0.0.1", "localhost")
+    def issue(self, name: str, *identities: str, not_after: dt.datetime | None = None) -> Pair:
+        """Return a new pair in files called ``name``; issuing a name again replaces both, as a renewal does.
+
+        It is for ``identities``, or for the loopback address.
+        """
+        issued = self._ca.issue_cert(*(identities or ("127.0.0.1", "localhost")), not_after=not_after)
         pair = Pair(self._directory / f"{name}.crt", self._directory / f"{name}.key")
         _replace(pair.key, issued.private_key_pem.bytes())
         _replace(pair.certificate, b"".join(blob.bytes() for blob in issued.cert_chain_pems))

@@ -54,7 +54,7 @@ SETS = {
     "observability": ("observability", "--docs", "https://wiki.example.com/audit"),
     **{
         f"kubernetes-{name}": ("kubernetes", *IMAGE, "--with", "cert-manager", "--with", "policy", "--with", name)
-        for name in ("elasticsearch", "falco", "opentelemetry-collector", "victorialogs-grafana")
+        for name in ("elasticsearch", "falco", "opentelemetry-collector", "otlp", "victorialogs-grafana")
     },
 }
 # Their definitions are in modules that tests/e2e/run does not fetch; tests/test_knative_manifests.py has their fields.

@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from ...history.change import change_of
+from ...history.change import Action, change_of
 from ...record import reading
 from ...record.reading import NotARecord, Record
 from ..journals import Source
@@ -22,7 +22,7 @@ from .selection import DEFINITIONS, Select
 
 __all__ = ["Index", "Unusable", "default_path"]
 
-VERSION = 1
+VERSION = 2
 MARK_BYTES = 256
 FILES_OPEN_MAX = 64
 # So many stored states before a time, and after it, tell what an object was then, whatever raced around it.
@@ -38,7 +38,7 @@ CREATE TABLE records (
   received INTEGER,             -- nanoseconds
   segment INTEGER, offset INTEGER, length INTEGER,
   object INTEGER, user INTEGER,
-  start TEXT                    -- the resourceVersion that it started from
+  start TEXT                    -- the resourceVersion that it started from, where it may hold that state
 );
 CREATE INDEX by_object ON records (object, received);
 CREATE INDEX by_user ON records (user, received);
@@ -286,7 +286,7 @@ class _Rows:
                 bad += bool(line.strip())
             else:
                 change = change_of(record)
-                start = "" if change is None else change.start
+                start = "" if change is None or change.action is Action.SCALE else change.start
                 place = (record.received_ns, segment, offset, len(line))
                 rows.append((*place, self._object(record), self._user(record.user), start))
             offset += len(line) + 1

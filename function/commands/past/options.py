@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
+import gc
 import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ...history.kinds import Wanted, parse_wanted
 from ..command_line import PROGRAM, Parser, say
@@ -17,7 +19,7 @@ from .records import Journals
 from .text import Output
 from .times import Clock, parse_time
 
-__all__ = ["CannotAnswer", "kind_and_name", "moment", "past_parser", "run"]
+__all__ = ["CannotAnswer", "add_output", "kind_and_name", "moment", "past_parser", "run"]
 
 JOURNAL = "AUDIT_JOURNAL_DIR"
 
@@ -61,6 +63,11 @@ def past_parser(command: str, description: str, epilog: str = "", *, examples: s
     return made
 
 
+def add_output(made: Parser) -> None:
+    """Add ``-o``, of the commands that print a text."""
+    made.add_argument("-o", "--output", choices=["text", "json"], default="text", help="json: one object, for programs")
+
+
 def moment(text: str) -> int:
     """Return the time that an argument says, in nanoseconds since the epoch."""
     try:
@@ -97,7 +104,8 @@ def run(
             if options.records:
                 return 0
             raise CannotAnswer(f"{', '.join(_paths(options))}: no record is there; {_hint(options)}", 2)
-        code = answer(options, journals, output)
+        with _rare_collections():
+            code = answer(options, journals, output)
         sys.stdout.flush()
         journals.report()
     except CannotAnswer as error:
@@ -134,3 +142,14 @@ def _hint(options: argparse.Namespace) -> str:
     if options.journal:
         return "hint: --journal names a journal's directory, or a segment"
     return f"hint: name the journal with --journal DIR or {JOURNAL}"
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let the search for cycles be rare: of what is kept of a journal nothing is in one."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(200_000, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)

@@ -14,11 +14,12 @@ from ...history.kinds import resource_text
 from ...history.manifest import LAST_APPLIED, lines, without_noise
 from ...history.steps import NOT_TOLD, Incarnation
 from ...history.values import Missing, Unreadable
+from ...record.reading import Record
 from ..show.columns import COLOURS
 from ..show.text import safe
 from .times import Clock
 
-__all__ = ["Output", "changed", "compared", "kind_text", "object_text", "patch_lines"]
+__all__ = ["Output", "changed", "compared", "kind_text", "object_text", "patch_lines", "user_text"]
 
 CONTEXT_LINES = 3
 
@@ -73,6 +74,14 @@ def kind_text(of: Incarnation) -> str:
     place = "/".join(safe(part) for part in (of.namespace, of.name) if part)
     on = f" on {safe(of.cluster)}" if of.cluster else ""
     return f"{safe(of.kind or of.resource)} {place}{on}"
+
+
+def user_text(record: Record) -> str:
+    """Return who asked for it; of what a watch saw, what the writers called themselves."""
+    if record.observed is None:
+        return safe(record.user)
+    names = ", ".join(dict.fromkeys(safe(one.manager) for one in record.observed.managers))
+    return f"(manager {names})" if names else "(not known)"
 
 
 def compared(before: Content | None, after: Content | None) -> list[Difference] | None:

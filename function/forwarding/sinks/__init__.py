@@ -20,6 +20,7 @@ _MODULES = {
     "cloudevents": "cloud_events",
     "elasticsearch": "elasticsearch",
     "google-cloud-logging": "google_cloud_logging",
+    "otlp": "otlp",
 }
 
 
