@@ -16,7 +16,17 @@ from collections.abc import Mapping, Sequence
 
 from .tokens import ClustersError, read_tokens
 
-__all__ = ["SECRET", "SUBDOMAIN", "check_name", "new_token", "secret", "tokens_in", "write_private", "write_tokens"]
+__all__ = [
+    "SECRET",
+    "SUBDOMAIN",
+    "ClustersError",
+    "check_name",
+    "new_token",
+    "secret",
+    "tokens_in",
+    "write_private",
+    "write_tokens",
+]
 
 TOKEN_CHARACTERS = 32  # of 36 kinds: 165 bits
 SECRET = ("kube-audit-function", "kube-audit-clusters")  # namespace and name
