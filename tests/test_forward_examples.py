@@ -33,7 +33,14 @@ COMPONENTS = sorted(path.parent.name for path in EXAMPLES.glob("*/kustomization.
 
 def rendered(name):
     """Return what `deploy/render kubernetes --with NAME` prints, by kind and name."""
-    render = [running.sys.executable, "deploy/render", "kubernetes", "--image", "registry.example/audit:1"]
+    render = [
+        running.sys.executable,
+        "deploy/render",
+        "kubernetes",
+        "--image",
+        "registry.example/audit:1",
+        "--without-token",
+    ]
     code, out, err = running.run([*render, "--with", "cert-manager", "--with", name])
     assert code == 0, err
     return {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(out)}

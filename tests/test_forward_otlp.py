@@ -173,7 +173,7 @@ VALUES = st.recursive(
 )
 
 
-@counts(100, 5_000)
+@counts(100, 1_500)
 def test_any_json_arrives_as_it_is_structured(count):
     @settings(max_examples=count, deadline=None, database=None)
     @given(VALUES)

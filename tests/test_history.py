@@ -22,7 +22,7 @@ from function.history.blame import blame, managers
 from function.history.differences import differences, path_text
 from function.history.gaps import gap_of
 from function.history.kinds import parse_wanted
-from function.history.objects import steps
+from function.history.objects import Objects, steps
 from function.history.patches import undone
 from function.history.states import RACE_NS
 from function.history.steps import Cause, Certainty
@@ -704,6 +704,26 @@ def test_a_pod_that_seemed_to_be_gone_is_bound(metadata):
         (Certainty.UNKNOWN, Cause.SEEN_AGAIN)
     ]
     assert len({step.of for step in found}) == 1
+
+
+def test_creations_that_fail_again_and_again_are_not_kept():
+    """A name is asked for every ten seconds while its object lives: each is said once, and forgotten in a minute."""
+    story = Story()
+    new = story.object(data={"a": "1"})
+    story.tell("CREATE", new, None)
+    for number in range(40):
+        other = merged(new, {"metadata": {"uid": f"other-{number}"}})
+        story.tell("CREATE", other, None, seconds=10)
+        if number % 2:
+            story.tell("UPDATE", stored(new, 1), stored(new, 1), seconds=10)
+    objects = Objects()
+    early = [step for record in story.records for step in objects.add(record)]
+    refused = [step for step in early if step.cause is Cause.NAME_TAKEN]
+    assert {step.certainty for step in refused} == {Certainty.NOT_IN_FORCE}
+    assert 30 < len(refused) < 40
+    found = [*early, *objects.finish()]
+    assert len([step for step in found if step.cause is Cause.NAME_TAKEN]) == 40
+    assert gaps(found) == []
 
 
 def test_what_the_native_log_says_settles_the_last_one():

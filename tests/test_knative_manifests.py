@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 import running
@@ -129,6 +130,7 @@ SPECS = {
 WHOLE = {  # without a spec
     "v1 Namespace": {},
     "v1 ConfigMap": {"data": ANY},
+    "v1 Secret": {"type": ANY, "data": ANY},
     "v1 ServiceAccount": {"automountServiceAccountToken": ANY},
     "eventing.knative.dev/v1 Broker": {},
     "admissionregistration.k8s.io/v1 ValidatingWebhookConfiguration": {"webhooks": ANY},
@@ -137,9 +139,9 @@ META = {"name": ANY, "namespace": ANY, "labels": ANY, "annotations": ANY}
 
 
 def render(*arguments):
-    done = subprocess.run(
-        [sys.executable, RENDER, "knative", *arguments], capture_output=True, text=True, timeout=300, check=False
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, RENDER, "knative", *arguments, "--clusters-dir", f"{folder}/clusters"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -187,7 +189,7 @@ def unknown(value, schema, path):
 def test_every_kustomization_is_rendered_by_one_of_the_sets():
     folders = {path.parent.name for path in KNATIVE.glob("*/kustomization.yaml")}
     used = {word for arguments in SETS.values() for word in arguments}
-    assert folders - used == {"base"}
+    assert folders - used == {"base", "tokens"}
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -386,7 +388,9 @@ def test_the_webhook_is_the_shipped_one_but_for_its_client(sets, name):
     shipped = yaml.safe_load((running.ROOT / "deploy" / "webhook.yaml").read_text())
     [gateway] = [d for d in all_of("v1 Service", sets[name]) if d["metadata"]["name"] == "kube-audit-function"]
     namespace = gateway["metadata"]["namespace"]
-    where = {"namespace": namespace, "name": "kube-audit-function", "port": 443, "path": "/log-request"}
+    path = made["webhooks"][0]["clientConfig"]["service"]["path"]
+    assert re.fullmatch("/log-request/prod/[a-z0-9]{32}", path)
+    where = {"namespace": namespace, "name": "kube-audit-function", "port": 443, "path": path}
     assert made["webhooks"][0]["clientConfig"] == {"service": where}
     shipped["webhooks"][0]["clientConfig"] = {"service": where}
     text = json.dumps(shipped["webhooks"]).replace('"kourier-system"', json.dumps(namespace))
@@ -486,6 +490,9 @@ def test_what_cannot_be_right_is_refused_with_a_hint(arguments, word):
 
 @pytest.mark.parametrize("cluster", ["yes", "1e3", "007"])
 def test_a_value_that_looks_like_something_else_stays_a_string(cluster):
-    code, text, _ = render("in-cluster", "--image", "i", "--cluster", cluster)
+    code, text, _ = render("in-cluster", "--image", "i", "--cluster", cluster, "--without-token")
     assert code == 0
     assert environment_of(pod_of(list(yaml.safe_load_all(text))))["AUDIT_CLUSTER_NAME"] == cluster
+    code, text, _ = render("in-cluster", "--image", "i", "--cluster", cluster)
+    [secret] = all_of("v1 Secret", list(yaml.safe_load_all(text)))
+    assert list(secret["data"]) == [cluster]

@@ -102,7 +102,9 @@ BINDING = {
 }
 KINDS = {
     "v1/Namespace": {},
-    "v1/PersistentVolumeClaim": {"spec": {"accessModes": True, "resources": {"requests": {"*": True}}}},
+    "v1/PersistentVolumeClaim": {
+        "spec": {"accessModes": True, "storageClassName": True, "resources": {"requests": {"*": True}}}
+    },
     "rbac.authorization.k8s.io/v1/ClusterRole": {"rules": RULES},
     "rbac.authorization.k8s.io/v1/Role": {"rules": RULES},
     "rbac.authorization.k8s.io/v1/ClusterRoleBinding": BINDING,
@@ -141,7 +143,7 @@ KINDS = {
                     "ports": PORTS,
                 }
             ],
-            "egress": [{"to": [{"podSelector": SELECTOR}], "ports": PORTS}],
+            "egress": [{"to": [{"podSelector": SELECTOR, "ipBlock": {"cidr": True}}], "ports": PORTS}],
         }
     },
     "networking.k8s.io/v1/Ingress": {
@@ -399,7 +401,16 @@ def test_the_kustomization_builds_with_every_component(tmp_path):
     shutil.copytree(DEPLOY, tmp_path / "kubernetes")
     (tmp_path / "mine").mkdir()
     components = sorted(file.parent.name for file in DEPLOY.glob("*/kustomization.yaml"))
-    assert components == ["cert-manager", "control-plane", "forwarding", "guard", "policy", "watch"]
+    assert components == [
+        "cert-manager",
+        "control-plane",
+        "forwarding",
+        "guard",
+        "persistent-volume",
+        "policy",
+        "tokens",
+        "watch",
+    ]
     mine = {
         "resources": ["../kubernetes"],
         "components": [f"../kubernetes/{name}" for name in components],
@@ -409,7 +420,7 @@ def test_the_kustomization_builds_with_every_component(tmp_path):
     plain = build(tmp_path / "kubernetes")
     assert len(plain) == 7
     whole = build(tmp_path / "mine")
-    assert len(whole) == len(plain) + 4 + 1 + 6 + 1 + 12
+    assert len(whole) == len(plain) + 4 + 1 + 6 + 1 + 1 + 12
     for document in whole:
         assert document["metadata"].get("namespace", NAME) in (NAME, f"{NAME}-canary")
     (deployment,) = [
@@ -437,7 +448,8 @@ def test_the_kustomization_builds_with_every_component(tmp_path):
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
 @pytest.mark.parametrize("cidr", ["172.16.0.0/28", "fd00:1::/64", "172.16.0.0", "anywhere"])
 def test_reviews_come_from_the_control_planes_addresses_where_they_are_named(cidr):
-    command = ("deploy/render", "kubernetes", "--image", "i", "--with", "control-plane", "--control-plane-cidr", cidr)
+    command = ("deploy/render", "kubernetes", "--image", "i", "--with", "control-plane", "--control-plane-cidr", cidr,
+               "--without-token")  # fmt: skip
     done = subprocess.run(
         [sys.executable, *command], cwd=running.ROOT, capture_output=True, text=True, timeout=60, check=False
     )

@@ -8,22 +8,28 @@ never holds a token.
 from __future__ import annotations
 
 import argparse
-import base64
-import contextlib
 import datetime as dt
 import json
 import os
 import re
-import secrets
 import ssl
-import string
 import sys
 import urllib.parse
 from collections.abc import Callable
 from typing import NamedTuple
 
 from ..clusters import webhook
-from ..clusters.tokens import ClustersError, read_tokens
+from ..clusters.directory import (
+    SECRET,
+    SUBDOMAIN,
+    check_name,
+    new_token,
+    secret,
+    tokens_in,
+    write_private,
+    write_tokens,
+)
+from ..clusters.tokens import ClustersError
 from ..clusters.webhook import ServiceReference, WebhookError
 from .clusters_check import check
 from .command_line import PROGRAM, Parser, say, write_table
@@ -39,9 +45,6 @@ EXAMPLES = f"""
 {PROGRAM} clusters list
 {PROGRAM} clusters remove prod
 """
-TOKEN_CHARACTERS = 32  # of 36 kinds: 165 bits
-_ALPHABET = string.ascii_lowercase + string.digits
-_SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 
 _HEADER = """\
 # The tokens of every cluster, for the endpoint: mounted as AUDIT_CLUSTERS_DIR, read again when it changes.
@@ -78,10 +81,10 @@ def _add(arguments: argparse.Namespace) -> int:
     """Make a token for a new cluster; for the single cluster, which has none, print its configuration."""
     if not arguments.name:
         return _show(arguments)
-    _check_name(arguments.name)
+    check_name(arguments.name)
     if arguments.name in _tokens(arguments):
         raise ClustersError(f"{arguments.name} is there already: rotate makes it a new token, show prints it again")
-    token = _new_token()
+    token = new_token()
     made = _webhook(arguments, token)  # before anything is written: it may be refused
     _write_tokens(arguments, [token])
     return _give(arguments, [_secret(arguments), made])
@@ -94,7 +97,7 @@ def _rotate(arguments: argparse.Namespace) -> int:
         _write_tokens(arguments, tokens[:1])
         say(f"{arguments.name}: {len(tokens) - 1} old tokens are gone; apply the Secret and nobody can use them")
         return _give(arguments, [_secret(arguments)])
-    token = _new_token()
+    token = new_token()
     made = _webhook(arguments, token)
     _write_tokens(arguments, [token, *tokens])
     say(f"{arguments.name}: old and new token are valid. Apply the Secret, wait until `clusters check` accepts both,")
@@ -175,13 +178,7 @@ def _webhook(arguments: argparse.Namespace, token: str) -> Document:
 
 def _secret(arguments: argparse.Namespace) -> Document:
     namespace, name = _pair(arguments.secret, "--secret")
-    data = {cluster: "".join(f"{token}\n" for token in tokens) for cluster, tokens in _tokens(arguments).items()}
-    lines = [
-        "apiVersion: v1", "kind: Secret", "metadata:", f"  name: {json.dumps(name)}",
-        f"  namespace: {json.dumps(namespace)}", "type: Opaque", "data:" if data else "data: {}",
-    ]  # fmt: skip
-    lines += [f"  {json.dumps(key)}: {base64.b64encode(text.encode()).decode()}" for key, text in data.items()]
-    return Document("secret.yaml", "the endpoint's cluster", _HEADER + "\n".join(lines) + "\n")
+    return Document("secret.yaml", "the endpoint's cluster", _HEADER + secret(_tokens(arguments), namespace, name))
 
 
 def _give(arguments: argparse.Namespace, documents: list[Document]) -> int:
@@ -192,7 +189,7 @@ def _give(arguments: argparse.Namespace, documents: list[Document]) -> int:
     os.makedirs(arguments.output_dir, mode=0o700, exist_ok=True)
     for one in documents:
         path = os.path.join(arguments.output_dir, one.file)
-        _write_private(path, one.text)
+        write_private(path, one.text)
         say(f"{path}: apply it in {one.where}")
     return 0
 
@@ -233,7 +230,7 @@ def _service(text: str) -> ServiceReference:
 
 def _pair(text: str, option: str) -> tuple[str, str]:
     namespace, _, name = text.partition("/")
-    if not _SUBDOMAIN.fullmatch(namespace) or not _SUBDOMAIN.fullmatch(name):
+    if not SUBDOMAIN.fullmatch(namespace) or not SUBDOMAIN.fullmatch(name):
         raise WebhookError(f"{option} is NAMESPACE/NAME")
     return namespace, name
 
@@ -241,20 +238,8 @@ def _pair(text: str, option: str) -> tuple[str, str]:
 # -- the directory ------------------------------------------------------------------------------------------------
 
 
-def _new_token() -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(TOKEN_CHARACTERS))
-
-
-def _check_name(name: str) -> None:
-    if not _SUBDOMAIN.fullmatch(name):
-        raise ClustersError("a cluster's name is lower-case letters, digits and '-', with dots between such words")
-
-
 def _tokens(arguments: argparse.Namespace) -> dict[str, list[str]]:
-    try:
-        return read_tokens(arguments.dir)
-    except FileNotFoundError:
-        return {}
+    return tokens_in(arguments.dir)
 
 
 def _known_tokens(arguments: argparse.Namespace) -> list[str]:
@@ -271,23 +256,7 @@ def _refuse_mounted(arguments: argparse.Namespace) -> None:
 
 def _write_tokens(arguments: argparse.Namespace, tokens: list[str]) -> None:
     _refuse_mounted(arguments)
-    os.makedirs(arguments.dir, mode=0o700, exist_ok=True)
-    _write_private(os.path.join(arguments.dir, arguments.name), "".join(f"{token}\n" for token in tokens))
-
-
-def _write_private(path: str, text: str) -> None:
-    """Replace the file as a whole; only its owner may read it. Raises `OSError`."""
-    unfinished = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}")
-    try:
-        with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(unfinished)
-        raise
+    write_tokens(arguments.dir, arguments.name, tokens)
 
 
 # -- the command line ---------------------------------------------------------------------------------------------
@@ -327,7 +296,7 @@ def parser() -> Parser:
     for one in (add, rotate, show):
         _add_webhook_options(one)
     for one in (add, rotate, show, remove):
-        one.add_argument("--secret", metavar="NAMESPACE/NAME", default="kube-audit-function/kube-audit-clusters",
+        one.add_argument("--secret", metavar="NAMESPACE/NAME", default="/".join(SECRET),
                          help="the Secret that the endpoint mounts (%(default)s)")  # fmt: skip
         one.add_argument("--output-dir", metavar="DIR", help="write files there instead of printing")
     rotate.add_argument("--finish", action="store_true", help="keep the newest token alone, and print the Secret")

@@ -53,6 +53,7 @@ class Objects:
         self._chains: dict[tuple[str, str], Chain] = {}  # by cluster and uid
         self._named: dict[_Path, Chain] = {}  # of each name the last one
         self._earlier: dict[Chain, Chain] = {}  # who had the name before, as long as it is not known who has it now
+        self._nameless: dict[_Path, list[Chain]] = {}  # those of them whose uid is not known, the newest last
         self._holders: dict[Chain, Chain] = {}  # who had it when another object was to be created
         self._waiting: deque[tuple[int, Chain]] = deque()  # there is a new state
         self._leaving: deque[tuple[int, Chain]] = deque()  # deleted, as it seems
@@ -108,6 +109,8 @@ class Objects:
             self._waiting.append((change.received_ns, chain))
         if chain.of.is_proven and not was_proven:
             yield from self._succeed(chain)
+        if chain.of.is_proven and self._named.get(chain.of.path, chain) is not chain:  # `path` may be another group's
+            yield from self._refuse(chain, chain.of.path)
         if self._forgetting and change.may_end:
             self._leaving.append((change.received_ns, chain))
 
@@ -119,16 +122,17 @@ class Objects:
             return self._holder(named)
         if (chain := self._chains.get(key)) is not None:
             return chain
-        nameless = named
-        while nameless is not None and nameless.of.uid:
-            nameless = self._earlier.get(nameless)
-        if nameless is not None and change.action is not Action.CREATE:
+        if change.action is not Action.CREATE and (nameless := self._pop_nameless(path)) is not None:
             if (forgotten := self._forgotten.pop(key, None)) is not None:
                 nameless.resume(forgotten)
             nameless.of.uid = change.uid  # what was recorded of it before did not tell
             self._chains[key] = nameless
             return nameless
         return self._begin(path, change.uid, named)
+
+    def _pop_nameless(self, path: _Path) -> Chain | None:
+        some = self._nameless.get(path)
+        return some.pop() if some else None
 
     def _begin(self, path: _Path, uid: str, earlier: Chain | None) -> Chain:
         key = (path[0], uid)
@@ -139,6 +143,8 @@ class Objects:
             chain.resume(forgotten)
         if uid:
             self._chains[key] = chain
+        else:
+            self._nameless.setdefault(path, []).append(chain)
         if earlier is not None:
             self._earlier[chain] = earlier
             holder = self._holder(earlier)
@@ -167,8 +173,40 @@ class Objects:
             self._chains.pop((of.cluster, of.uid), None)
             if of.uid:
                 self._succeeded[of.cluster, of.uid] = of
+            else:
+                self._nameless[of.path].remove(earlier)
             self._holders.pop(earlier, None)
             earlier = self._earlier.pop(earlier, None)
+
+    def _refuse(self, chain: Chain, path: _Path) -> Iterator[Step]:
+        """Return the steps of creations that failed: long after them an earlier object still had the name."""
+        newer: list[Chain] = []
+        one = self._named[path]
+        while one is not chain and (earlier := self._earlier.get(one)) is not None:
+            is_old = one.last_ns < chain.last_ns - SLACK_NS and not one.of.is_proven
+            if is_old and self._taken(one) is Certainty.NOT_IN_FORCE:
+                yield from one.finish(End(taken=Certainty.NOT_IN_FORCE, is_oldest=False))
+                self._drop(one, earlier, newer)
+            else:
+                newer.append(one)
+            one = earlier
+
+    def _drop(self, chain: Chain, earlier: Chain, newer: list[Chain]) -> None:
+        """Take an object that was never created out of those of its name."""
+        of = chain.of
+        if newer:
+            self._earlier[newer[-1]] = earlier
+        else:
+            self._named[of.path] = earlier
+        del self._earlier[chain]
+        self._holders.pop(chain, None)
+        for one in newer:
+            if self._holders.get(one) is chain:
+                self._holders[one] = earlier
+        if of.uid:
+            del self._chains[of.cluster, of.uid]
+        else:
+            self._nameless[of.path].remove(chain)
 
     def _taken(self, chain: Chain) -> Certainty | None:
         """Return how sure it is that a creation failed since its name was taken; None where it was not taken."""

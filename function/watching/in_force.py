@@ -126,8 +126,9 @@ class Reference(NamedTuple):
 def reference(text: str, *, ca_pem: str = "") -> Reference:
     """Return the reference that is written in YAML or JSON. Raises `NoReference`, with what is wrong.
 
-    An address or a certificate that the template leaves open is not compared. ``ca_pem`` is the certificates that the
-    webhook is to trust, where the text does not say.
+    An address or a certificate that the template leaves open is not compared; nor is the token of a Service's path that
+    ends in /TOKEN, so that a reference need not hold one. ``ca_pem`` is the certificates that the webhook is to trust,
+    where the text does not say.
     """
     try:
         found = msgspec.convert(documents.read(text).tree, _Configuration, strict=False)
@@ -174,7 +175,7 @@ def _different(wanted: Webhook, found: Webhook, authorities: frozenset[bytes]) -
         ),
     }
     reasons = {reason for reason, (ours, theirs) in fields.items() if ours != theirs}
-    if _address(wanted.clientConfig) not in (None, _address(found.clientConfig)):
+    if _address(wanted.clientConfig) not in (None, _address(_like(found.clientConfig, wanted.clientConfig))):
         reasons.add("client")
     trusted = bundle(found.clientConfig.caBundle)
     if authorities and not (trusted and trusted <= authorities):  # fewer are well: an old one was dropped
@@ -185,6 +186,18 @@ def _different(wanted: Webhook, found: Webhook, authorities: frozenset[bytes]) -
 def _address(client: Client) -> object:
     """Return where the API server calls, None where the template leaves it open."""
     return client.service or (client.url if "://" in client.url else None)
+
+
+_OPEN = "/TOKEN"
+_TOKEN = re.compile(r"/[^/]+\Z")
+
+
+def _like(found: Client, wanted: Client) -> Client:
+    """Return ``found``, with its token left open where ``wanted`` leaves it open."""
+    if wanted.service and found.service and wanted.service.path.endswith(_OPEN):
+        path = _TOKEN.sub(_OPEN, found.service.path)
+        return msgspec.structs.replace(found, service=msgspec.structs.replace(found.service, path=path))
+    return found
 
 
 OPERATIONS = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 
 from function_hosts import TREE
 
 
 def rendered(*arguments: str) -> str:
-    """Return what `deploy/render` prints."""
-    done = subprocess.run(
-        [sys.executable, TREE / "deploy" / "render", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    """Return what `deploy/render` prints, with a token of its own where none is named."""
+    with tempfile.TemporaryDirectory() as folder:
+        where = () if "--clusters-dir" in arguments else ("--clusters-dir", folder)
+        command = [sys.executable, TREE / "deploy" / "render", *arguments, *where]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     well(done)
     return done.stdout
 

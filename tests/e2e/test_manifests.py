@@ -31,6 +31,25 @@ SETS = {
     "central": (*CENTRAL, "--with", "certificate", "--issuer", "letsencrypt"),
     "kubernetes": ("kubernetes", *IMAGE, "--with", "cert-manager", "--with", "policy", "--with", "forwarding"),
     "kubernetes-watch-guard": ("kubernetes", *IMAGE, "--with", "watch", "--with", "guard"),
+    "kubernetes-without-token": ("kubernetes", *IMAGE, "--without-token"),
+    "kubernetes-eks": (
+        "kubernetes",
+        *IMAGE,
+        "--provider",
+        "eks",
+        "--with",
+        "irsa",
+        "--identity",
+        "arn:aws:iam::1:role/a",
+    ),
+    "kubernetes-eks-agent": ("kubernetes", *IMAGE, "--provider", "eks", "--with", "pod-identity"),
+    "kubernetes-autopilot": (
+        *("kubernetes", *IMAGE, "--provider", "gke-autopilot", "--with", "workload-identity", "--with", "watch"),
+    ),
+    "kubernetes-aks": (
+        *("kubernetes", *IMAGE, "--provider", "aks", "--with", "workload-identity", "--identity", "client"),
+        *("--with", "watch"),
+    ),
     "kubernetes-closed": ("kubernetes", *IMAGE, "--with", "control-plane", "--control-plane-cidr", "172.16.0.0/28"),
     "observability": ("observability", "--docs", "https://wiki.example.com/audit"),
     **{

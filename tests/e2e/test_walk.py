@@ -6,6 +6,7 @@ holds for it, and the webhook calls it by its address. Everything else is what t
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import json
@@ -62,7 +63,8 @@ def function(plane: ControlPlane, folder: Path) -> Iterator[Serve]:
     with serve(folder, pair=plane.authority.issue("walk"), **_settings(plane, folder)) as server:
         webhook = plane.admin.must("GET", WEBHOOK).json["webhooks"][0]
         assert webhook["failurePolicy"] == "Ignore"
-        webhook["clientConfig"] = {"url": server.endpoint.url, "caBundle": plane.authority.bundle()}
+        url = f"https://127.0.0.1:{server.port}{webhook['clientConfig']['service']['path']}"  # with the token
+        webhook["clientConfig"] = {"url": url, "caBundle": plane.authority.bundle()}
         _patch(plane, [{"op": "replace", "path": "/webhooks/0", "value": webhook}])
         try:
             yield server
@@ -82,9 +84,25 @@ def test_the_first_record(plane: ControlPlane, function: Serve, report: Report) 
             break
         time.sleep(0.2)
     row = shown.splitlines()[1].split()
-    assert row[1:5] == ["create", "admin", "configmaps", f"default/{name}"]
+    assert row[1:6] == ["create", "in-cluster", "admin", "configmaps", f"default/{name}"]
     report.say(SECTION, f"- rendered, applied, and the first record shown {time.monotonic() - began:.1f} s after:", "")
     report.say(SECTION, *(f"      {line}" for line in shown.splitlines()), "")
+
+
+def test_whoever_has_no_token_records_nothing_and_the_token_is_in_no_log(
+    plane: ControlPlane, function: Serve, report: Report
+) -> None:
+    """Not on the plain path, nor with a wrong token; what is recorded names the cluster."""
+    url = plane.admin.must("GET", WEBHOOK).json["webhooks"][0]["clientConfig"]["url"]
+    token = url.rsplit("/", 1)[1]
+    for path in ("/log-request", f"/log-request/in-cluster/{'w' * 32}"):
+        assert _post(function, path, _review("forged", "{}")) == 404
+    journal = "".join(file.read_text() for file in function.journal.rglob("*") if file.is_file())
+    assert "forged" not in journal
+    assert '"in-cluster"' in journal
+    assert len(token) == 32
+    assert token not in journal + function.log.read_text()
+    report.say(SECTION, "- Without the token nothing is recorded (404); it is neither in the log nor in the journal.")
 
 
 def test_the_policy_of_the_config_map_is_in_force(plane: ControlPlane, function: Serve) -> None:
@@ -145,16 +163,28 @@ def _settings(plane: ControlPlane, folder: Path) -> dict[str, str]:
     (container,) = pod["containers"]
     settings = {each["name"]: each["value"] for each in container["env"]}
     for volume in pod["volumes"]:
-        if "configMap" in volume:
-            path = f"/api/v1/namespaces/{NAMESPACE}/configmaps/{volume['configMap']['name']}"
-            mount = next(one["mountPath"] for one in container["volumeMounts"] if one["name"] == volume["name"])
-            for name, content in plane.admin.must("GET", path).json["data"].items():
-                file = folder / "mounts" / volume["name"] / name
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(content)
-                settings = {key: value.replace(f"{mount}/{name}", str(file)) for key, value in settings.items()}
+        content = _mounted(plane, volume)
+        mount = next(one["mountPath"] for one in container["volumeMounts"] if one["name"] == volume["name"])
+        place = folder / "mounts" / volume["name"]
+        place.mkdir(parents=True, exist_ok=True)
+        for name, data in content.items():
+            (place / name).write_bytes(data)
+        if content:
+            settings = {key: value.replace(mount, str(place)) for key, value in settings.items()}
     here = ("PORT", "AUDIT_JOURNAL_DIR", "AUDIT_METRICS_PORT", "AUDIT_TLS_CERT_FILE", "AUDIT_TLS_KEY_FILE")
     return {name: value for name, value in settings.items() if name not in here} | {"AUDIT_DRAIN_SECONDS": "0"}
+
+
+def _mounted(plane: ControlPlane, volume: Any) -> dict[str, bytes]:
+    """Return the files of a volume that is a ConfigMap or a Secret that the manifests bring."""
+    core = f"/api/v1/namespaces/{NAMESPACE}"
+    if "configMap" in volume:
+        data = plane.admin.must("GET", f"{core}/configmaps/{volume['configMap']['name']}").json["data"]
+        return {name: text.encode() for name, text in data.items()}
+    if volume["name"] == "clusters":
+        data = plane.admin.must("GET", f"{core}/secrets/{volume['secret']['secretName']}").json["data"]
+        return {name: base64.b64decode(text) for name, text in data.items()}
+    return {}
 
 
 def _show(function: Serve, *arguments: str) -> str:
