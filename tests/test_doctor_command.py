@@ -192,6 +192,20 @@ def test_sinks_are_tried(doctor, tmp_path):
     assert failed(doctor("--skip", "sinks", **sink, AUDIT_CLOUDEVENTS_URL=f"http://127.0.0.1:{port}/")[1]) == []
 
 
+def test_an_archive_is_tried(doctor, tmp_path):
+    """As often as one likes: what the first trial has left is read again."""
+    archive = tmp_path / "archive"
+    settings = {"AUDIT_ARCHIVE_URL": f"file://{archive}", "AUDIT_JOURNAL_DIR": tmp_path / "journal"}
+    code, found = doctor(**settings)
+    assert (code, failed(found)) == (1, ["archive"])
+    archive.mkdir()
+    for _ in range(2):
+        assert lines(doctor(**settings)[1], "archive", "ok") == [f"file://{archive}: objects can be put and read"]
+    (found,) = archive.rglob("*.txt")
+    found.write_text("of somebody else")
+    assert failed(doctor(**settings)[1]) == ["archive"]
+
+
 def test_a_configuration_that_is_not_applied_yet(doctor, tmp_path, authority, pair):
     """From a file: held against the certificate and the tokens that are here."""
     (tmp_path / "tokens").mkdir()

@@ -17,7 +17,10 @@ from ..record.reading import NotARecord
 from .bucket import Bucket, BucketError
 from .layout import evidence_name, object_name
 
-__all__ = ["Put", "put_segment"]
+__all__ = ["Put", "put_segment", "try_out"]
+
+# What a trial leaves there, once and for all: nobody can be sure to be allowed to remove it.
+_TRIAL = "doctor/kube-audit-function.txt"
 
 
 class Put(NamedTuple):
@@ -61,6 +64,16 @@ def put_segment(files: Files, bucket: Bucket, *, cluster: str, path: str, number
             return Put(name, size, whole.lines, position)
         # It was there before, with other records: that one stays as it is, ours goes beside it.
     raise BucketError(f"{bucket.url}/{name}: not the same when it was read back", "is somebody else writing there?")
+
+
+def try_out(bucket: Bucket) -> None:
+    """Put a small object where none is yet, and read it back. Raises `BucketError`."""
+    content = b"kube-audit-function may put and read objects here.\n"
+    bucket.put(_TRIAL, lambda: iter([content]), {})
+    if b"".join(bucket.read(_TRIAL)) != content:
+        raise BucketError(
+            f"{bucket.url}/{_TRIAL}: not the same when it was read back", "is somebody else writing there?"
+        )
 
 
 def _metadata(whole: _Whole) -> dict[str, str]:

@@ -47,7 +47,7 @@ class Store:
             raise BucketError(text, hint, lasting=True) from None
         self._obstore, self._errors = obstore, exceptions
         scheme = urlsplit(url).scheme
-        kinds = {"s3": store.S3Store, "gs": store.GCSStore, "az": store.AzureStore}
+        kinds: dict[str, Any] = {"s3": store.S3Store, "gs": store.GCSStore, "az": store.AzureStore}
         try:
             self._store: Any = kinds[scheme].from_url(
                 url, config=_CONFIG.get(scheme), client_options=_CLIENT, retry_config=_RETRY

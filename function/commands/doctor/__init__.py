@@ -1,6 +1,6 @@
 """`python -m function doctor`: what is wrong with this installation, and what to do about it.
 
-doctor               what can be seen from here: settings, volume, clock, certificate, port, sinks
+doctor               what can be seen from here: settings, volume, clock, certificate, port, sinks, archive
 doctor --kubectl     from outside, with a kubeconfig: the same in each pod, and the cluster: webhook, Service, a canary
 """
 

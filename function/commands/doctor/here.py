@@ -1,4 +1,4 @@
-"""The checks of where `doctor` runs: settings, files, volume, clock, certificate, tokens, sinks. One table.
+"""The checks of where `doctor` runs: settings, files, volume, clock, certificate, tokens, sinks, archive. One table.
 
 A further check is a function of `Here` that yields findings, and a line of `CHECKS`.
 """
@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from ...archive.archiving import try_out
+from ...archive.bucket import BucketError, open_bucket
 from ...clusters.tokens import ClustersError, read_tokens
 from ...configuration.files import Configuration as Files
 from ...configuration.files import ConfigurationError
@@ -319,6 +321,19 @@ def _sinks(here: Here) -> Iterator[Finding]:
         yield fail("sinks", str(error), error.hint)
 
 
+def _archive(here: Here) -> Iterator[Finding]:
+    url = here.settings.journal.archive_url
+    if not url:
+        yield skip("archive", "nothing is archived (AUDIT_ARCHIVE_URL)")
+        return
+    try:
+        try_out(open_bucket(url))
+    except BucketError as error:
+        yield fail("archive", str(error), error.hint)
+    else:
+        yield ok("archive", f"{url}: objects can be put and read")
+
+
 def _cause(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return error.reason or "unreadable"
@@ -336,4 +351,5 @@ CHECKS: Mapping[str, Callable[[Here], Iterator[Finding]]] = {
     "port": _port,
     "address": _address,
     "sinks": _sinks,
+    "archive": _archive,
 }
