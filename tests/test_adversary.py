@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pathlib
@@ -29,8 +30,24 @@ def _quiet():
     logging.disable(logging.NOTSET)
 
 
+@contextlib.contextmanager
 def in_memory():
-    return tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+    """A directory. At its end what killed writers had open is closed, as the system would."""
+    before = descriptors()
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as directory:
+        yield directory
+        for fd, target in descriptors().items():
+            if fd not in before and target.startswith((directory, os.devnull)):
+                os.close(fd)
+
+
+def descriptors():
+    """Return what is open, by number, where the system says."""
+    found = {}
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        with contextlib.suppress(OSError):  # the one that lists them
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
 
 
 @counts(40, 10_000)
