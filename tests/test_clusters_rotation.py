@@ -54,6 +54,7 @@ class Operator:
         return f"/log-request/prod/{(self.tokens / 'prod').read_text().split()[which]}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("callers", [2])
 def test_rotation_under_load_loses_nothing(tmp_path, callers):
     operator = Operator(tmp_path)

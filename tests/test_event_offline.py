@@ -92,6 +92,7 @@ def test_a_reader_that_has_seen_enough_is_no_traceback(review_bodies):
     assert b"Traceback" not in result.stderr
 
 
+@pytest.mark.long
 def test_memory_stays_the_same_however_long_the_segment_is(review_bodies, tmp_path):
     """A hundred times the records take no more: 30 MB of them would show."""
     segment = tmp_path / "long.ndjson"

@@ -201,6 +201,7 @@ def test_prove_one_entry(journal, tmp_path):
     assert (code, "no record" in err) == (1, True)
 
 
+@pytest.mark.long
 def test_prove_every_entry_of_a_journal_with_faults(tmp_path):
     """Across segments, from the nearest edge that is known."""
     journal = SealedJournal(tmp_path / "journal", segment_bytes=900)
@@ -234,6 +235,7 @@ def test_checkpoint_prints_the_newest(journal, tmp_path):
 # -- rotation, anchors ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_keys_are_rotated_with_overlap_and_without_a_restart(tmp_path):
     env = sealed_env(tmp_path)
     file = tmp_path / "seal.key"

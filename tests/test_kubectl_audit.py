@@ -70,6 +70,7 @@ def split(cluster, pods, count):
     return write(pods.parent / "whole", reviews)
 
 
+@pytest.mark.long
 def test_replicas_answer_as_one(audit):
     """What three pods have is merged: the same answers, and the same exit codes, as from one journal."""
     run, pods = audit
@@ -95,6 +96,7 @@ def test_replicas_answer_as_one(audit):
     assert run("gaps")[0] == 0
 
 
+@pytest.mark.long
 def test_a_report_is_of_all_replicas(audit):
     run, pods = audit
     whole = split(Cluster(5), pods, 3)

@@ -84,6 +84,7 @@ def test_it_says_where_the_journal_is_and_gives_a_curl_that_works(env):
     assert f"http://127.0.0.1:{env['PORT']}/log-request" in text
 
 
+@pytest.mark.long
 def test_stopping_the_demo_stops_the_function(env):
     process = running.start(["./local-run.sh", "--demo"], env)
     try:

@@ -350,6 +350,7 @@ def test_promtool_takes_every_expression_of_the_dashboard(tmp_path):
     promtool("check", "rules", str(path))
 
 
+@pytest.mark.long
 @needs_promtool
 def test_alerts_fire_when_they_should_and_only_then():
     """tests/promtool: series that go in, alerts that come out."""

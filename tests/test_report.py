@@ -248,6 +248,7 @@ def test_rows_beyond_the_bound_are_counted_and_marked_ones_stay():
     assert "38 of 58 records" in written(figures)
 
 
+@pytest.mark.long
 def test_the_page_is_never_larger_than_5_mb_whatever_the_names():
     random = Random(1)
     figures = Figures(BEGIN_NS, BEGIN_NS + 3600 * SECOND_NS)
@@ -640,6 +641,7 @@ def test_100_000_records_are_below_5_mb_and_open_within_2_seconds(chromium, tmp_
     assert seconds < 2
 
 
+@pytest.mark.long
 def test_lists_are_bounded():
     figures = figures_of(line(100, name=f"n{number}", resource=("", "secrets")) for number in range(LISTED_MAX + 50))
     assert figures.marks["secret"] == LISTED_MAX + 50

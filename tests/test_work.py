@@ -46,6 +46,7 @@ def test_the_loops_share_of_any_review_is_a_few_milliseconds(family):
     assert max(slow.values()) < LOOP_SECONDS, slow
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", hostile.FAMILIES)
 def test_time_grows_as_the_length_does(family):
     small, large = (hostile.FAMILIES[family](size) for size in (1 << 14, TIMES_AS_LONG << 14))
