@@ -247,7 +247,7 @@ def stop(process):
     """End a process and its children, by the group that they alone are in."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)  # a thread that is inside fdatasync ends with it, and the disk may be busy
     for pipe in (process.stdout, process.stderr):
         with contextlib.suppress(OSError, ValueError):
             pipe.close()
