@@ -29,7 +29,7 @@ __all__ = ["Connection", "Endpoint", "Registry"]
 HEAD_BYTES_MAX = 16 << 10
 HEADERS_MAX = 100
 # Of pipelined requests, so many are answered before others have their turn.
-REQUESTS_A_TURN = 8
+REQUESTS_A_TURN = 4
 # Of a body in chunks, so much is read at a time.
 CHUNKS_BYTES = 16 << 10
 # Behind the last answer, so much is read and thrown away, but for the rest of a body: its caller may look for the
