@@ -299,22 +299,22 @@ class Metrics(JournalMetrics):
             before = self._forward_before.get(sink, {})
             if "archived" in now:
                 self._archive_status(before, now)
-                self._forward_before[sink] = dict(now)
-                continue
-            if "last_cosignature" in now:
+            elif "last_cosignature" in now:
                 self._witness_status(sink.partition(" ")[2], before, now)
-                self._forward_before[sink] = dict(now)
-                continue
-            for name, counter in self._forward.items():
-                counter.labels(sink=sink).inc(max(0, now[name] - before.get(name, 0)))
-            for reason in REJECTED_REASONS:
-                added = now.get(f"rejected_{reason}", 0) - before.get(f"rejected_{reason}", 0)
-                self._rejected.labels(sink=sink, reason=reason).inc(max(0, added))
-            self._lost.labels(reason="rejected").inc(max(0, now["lost"] - before.get("lost", 0)))
-            for name, gauge in self._forward_state.items():
-                if name != "last_success" or now[name]:  # a process that has only started knows of none
-                    gauge.labels(sink=sink).set(now[name])
+            else:
+                self._sink_status(sink, before, now)
             self._forward_before[sink] = dict(now)
+
+    def _sink_status(self, sink: str, before: Mapping[str, float], now: Mapping[str, float]) -> None:
+        for name, counter in self._forward.items():
+            counter.labels(sink=sink).inc(max(0, now[name] - before.get(name, 0)))
+        for reason in REJECTED_REASONS:
+            added = now.get(f"rejected_{reason}", 0) - before.get(f"rejected_{reason}", 0)
+            self._rejected.labels(sink=sink, reason=reason).inc(max(0, added))
+        self._lost.labels(reason="rejected").inc(max(0, now["lost"] - before.get("lost", 0)))
+        for name, gauge in self._forward_state.items():
+            if name != "last_success" or now[name]:  # a process that has only started knows of none
+                gauge.labels(sink=sink).set(now[name])
 
     def _archive_status(self, before: Mapping[str, float], now: Mapping[str, float]) -> None:
         for name, counter in (

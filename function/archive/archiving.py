@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..journal.checkpoints import Position, mark_of
-from ..journal.content import compressed, content_blocks, content_status, decompressed
+from ..journal.content import compressed, content_blocks, content_status, decompressed, whole_lines
 from ..journal.evidence import of_segment
 from ..journal.files import Files
 from ..record import reading
@@ -83,17 +83,11 @@ def _metadata(whole: _Whole) -> dict[str, str]:
 def _whole(files: Files, path: str) -> _Whole:
     digest = hashlib.sha256()
     size = lines = mark = first_ns = 0
-    kept = b""
-    for block in content_blocks(files, path):
-        data = kept + block
-        end = data.rfind(b"\n") + 1
-        whole, kept = data[:end], data[end:]
-        if not whole:
-            continue
+    for whole in whole_lines(content_blocks(files, path)):
         if not first_ns:
             first_ns = _first_ns(whole)
         digest.update(whole)
-        size += end
+        size += len(whole)
         lines += whole.count(b"\n")
         mark = mark_of(whole[whole.rfind(b"\n", 0, -1) + 1 :])
     return _Whole(size, lines, digest.hexdigest(), first_ns, mark)

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
-from ..journal.content import content_blocks, content_status, is_compressed, open_content
+from ..journal.content import content_blocks, content_status, is_compressed, open_content, whole_lines
 from ..journal.files import Files
 from ..journal.segments import segment_name, segment_number
 from ..record import reading
@@ -145,12 +145,7 @@ class Source:
             yield block
             wanted = min(2 * wanted, BLOCK_BYTES)
         if self._is_compressed():  # also where it has just been
-            rest = b""
-            for block in content_blocks(self._files, self._path(self._number), self._offset):
-                rest += block
-                if end := rest.rfind(b"\n") + 1:
-                    yield rest[:end]
-                    rest = rest[end:]
+            yield from whole_lines(content_blocks(self._files, self._path(self._number), self._offset))
 
     def _block(self, wanted: int) -> bytes:
         """Return about ``wanted`` bytes that end with a whole line, or one line that is larger."""
@@ -179,10 +174,8 @@ class Source:
         return 0, offset
 
     def _first_received(self, number: int) -> int:
-        rest = b""
-        for block in content_blocks(self._files, self._path(number)):
-            *lines, rest = (rest + block).split(b"\n")
-            for line in lines:
+        for block in whole_lines(content_blocks(self._files, self._path(number))):
+            for line in block[:-1].split(b"\n"):
                 if received := _received_ns(line):
                     return received
         return 0

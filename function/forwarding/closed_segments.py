@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -16,10 +15,11 @@ from ..archive.archiving import put_segment
 from ..archive.bucket import Bucket, BucketError, open_bucket
 from ..journal import checkpoints
 from ..journal.checkpoints import ARCHIVE, START, Position, first_unconfirmed
-from ..journal.content import compress, content_status, is_compressed, plain_path
+from ..journal.content import compress, content_status, holds_a_line, is_compressed, plain_path
 from ..journal.evidence import is_sealed, statement_name
 from ..journal.files import Files
 from ..journal.segments import ProcessDirectory, Segment, is_alive, scan
+from .background import Background
 from .backoff import Backoff, Pace
 
 __all__ = ["ClosedSegments"]
@@ -34,7 +34,7 @@ COMPRESS_AFTER_SECONDS = 60.0
 EVIDENCE_SECONDS = 120.0
 
 
-class ClosedSegments:
+class ClosedSegments(Background):
     """Give it `directories`, paths that are ours by lease. ``url`` is empty where there is no archive.
 
     ``sinks`` are those that must have a segment before it is compressed.
@@ -53,6 +53,7 @@ class ClosedSegments:
         bucket: Callable[[str], Bucket] = open_bucket,
         compress_after_seconds: float = COMPRESS_AFTER_SECONDS,
     ) -> None:
+        super().__init__("audit-archive", pace)
         self.directories: tuple[str, ...] = ()
         self._journal_dir = journal_dir
         self._url = url
@@ -62,39 +63,16 @@ class ClosedSegments:
         self._files = files or Files()
         self._open = bucket
         self._bucket: Bucket | None = None
-        self._pace = pace or Pace()
         self._compress_after = compress_after_seconds
         self._archived = self._archived_bytes = self._compressed = self._failures = 0
         self._last_success = 0.0
         self.failed: BucketError | None = None  # why nothing can be archived before somebody has done something
         self._left: dict[str, list[Segment]] = {}
-        self._wake = threading.Event()
-        self._stopping = self._draining = False
-        self._thread = threading.Thread(target=self._run, name="audit-archive", daemon=True)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names under which it has checkpoints beside those of sinks."""
         return (ARCHIVE,) if self._url else ()
-
-    def start(self) -> None:
-        """Start working."""
-        self._thread.start()
-
-    def drain(self) -> None:
-        """Wait for nothing long."""
-        self._draining = True
-        self._wake.set()
-
-    def stop(self) -> None:
-        """End after the segment that is in work."""
-        self._stopping = True
-        self._wake.set()
-
-    def join(self, seconds: float) -> bool:
-        """Return whether the thread has ended within ``seconds``."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
 
     def establish(self, state_directory: str) -> None:
         """Write the first checkpoint: retention sees by it that there is an archive. Raises `OSError`."""
@@ -144,10 +122,9 @@ class ClosedSegments:
             if self._failures == failures:
                 backoff.reset()
                 is_soon = self._draining or not self.directories
-                self._pause(DRAIN_POLL_SECONDS if is_soon else POLL_SECONDS)
+                self.pause(DRAIN_POLL_SECONDS if is_soon else POLL_SECONDS)
             else:
-                most = self._pace.drain_backoff_max if self._draining else self._pace.backoff_max
-                self._pause(backoff.next(most))
+                self.pause(backoff.next(self.backoff_max()))
 
     def _pass(self) -> None:
         """Look at every directory once."""
@@ -235,7 +212,7 @@ class ClosedSegments:
 
     def _has_grown(self, segment: Segment, offset: int) -> bool:
         is_longer = not is_compressed(segment.path) and segment.bytes > offset
-        return is_longer and self._holds_a_line(segment.path, offset)
+        return is_longer and holds_a_line(self._files, segment.path, offset)
 
     def _checkpoint(self, directory: str) -> str:
         return os.path.join(checkpoints.state_directory(self._journal_dir, directory), f"{ARCHIVE}.json")
@@ -253,14 +230,7 @@ class ClosedSegments:
         if not offset:
             return False
         content = content_status(self._files, segment.path).bytes
-        return offset >= content or not self._holds_a_line(segment.path, offset)
-
-    def _holds_a_line(self, path: str, offset: int) -> bool:
-        return any(b"\n" in block for block in self._files.blocks(path, offset))
-
-    def _pause(self, seconds: float) -> None:
-        if self._wake.wait(seconds):
-            self._wake.clear()
+        return offset >= content or not holds_a_line(self._files, segment.path, offset)
 
     def _fail(self, text: str, *values: object, hint: str) -> None:
         self._failures += 1

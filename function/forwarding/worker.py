@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from ..journal import checkpoints
 from ..journal.checkpoints import START, Position
 from ..journal.files import Files
 from ..journal.reader import Line, Reader
+from .background import Background
 from .backoff import Backoff, Pace
 from .delivery import Delivery, Item
 from .rejected import RejectedFile
@@ -86,11 +86,11 @@ class Channel:
             checkpoints.write(self._files, self._checkpoint, self.position)
 
 
-class Worker:
+class Worker(Background):
     """Forwards to one sink. Give it `channels`; it takes what comes in them, one batch after the other."""
 
     def __init__(self, sink: Sink, rejected: RejectedFile, *, batch_seconds: float, pace: Pace | None = None) -> None:
-        self._pace = pace or Pace()
+        super().__init__(f"audit-forward-{sink.name}", pace)
         self.sink = sink
         self.channels: tuple[Channel, ...] = ()
         self.retired: deque[Channel] = deque()  # to be closed by the thread that reads them
@@ -99,28 +99,6 @@ class Worker:
         self._delivery = Delivery(sink, rejected, self._pace, self._log)
         self.tally = self._delivery.tally
         self._batch_seconds = batch_seconds
-        self._wake = threading.Event()
-        self._stopping = self._draining = False
-        self._thread = threading.Thread(target=self._run, name=f"audit-forward-{sink.name}", daemon=True)
-
-    def start(self) -> None:
-        """Start forwarding."""
-        self._thread.start()
-
-    def drain(self) -> None:
-        """Wait for no batch to fill, and for nothing long."""
-        self._draining = True
-        self._wake.set()
-
-    def stop(self) -> None:
-        """End after what is being sent now."""
-        self._stopping = True
-        self._wake.set()
-
-    def join(self, seconds: float) -> bool:
-        """Return whether the thread has ended within ``seconds``."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
@@ -204,15 +182,6 @@ class Worker:
     def is_stopping(self) -> bool:
         """Return whether to end."""
         return self._stopping
-
-    def pause(self, seconds: float) -> None:
-        """Wait, unless something is asked of this worker meanwhile."""
-        if self._wake.wait(seconds):
-            self._wake.clear()
-
-    def backoff_max(self) -> float:
-        """Return the longest pause between two attempts, in seconds."""
-        return self._pace.drain_backoff_max if self._draining else self._pace.backoff_max
 
 
 class _Batch:

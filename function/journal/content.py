@@ -22,10 +22,12 @@ __all__ = [
     "content_blocks",
     "content_status",
     "decompressed",
+    "holds_a_line",
     "is_compressed",
     "open_content",
     "plain_path",
     "read_content",
+    "whole_lines",
 ]
 
 COMPRESSED = ".zst"
@@ -91,6 +93,22 @@ def read_content(files: Files, path: str, size: int, offset: int) -> bytes:
         if len(found) == size:
             break
     return found
+
+
+def holds_a_line(files: Files, path: str, offset: int) -> bool:
+    """Return whether a line of a segment ends at ``offset`` or behind it. Raises `OSError`."""
+    return any(b"\n" in block for block in content_blocks(files, path, offset))
+
+
+def whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield ``blocks`` cut anew, so that each ends with a line; what follows the last line is left out."""
+    rest = b""
+    for block in blocks:
+        data = rest + block if rest else block
+        end = data.rfind(b"\n") + 1
+        rest = data[end:]
+        if end:
+            yield data[:end]
 
 
 def compress(files: Files, path: str) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from . import checkpoints
 from .ages import BelievedClock
 from .checkpoints import START
-from .content import content_blocks, content_status, is_compressed, plain_path, read_content
+from .content import content_blocks, content_status, holds_a_line, is_compressed, plain_path, read_content
 from .files import Files, write_all
 from .rotation import Limits, Removal, to_remove
 from .segments import (
@@ -298,8 +298,7 @@ class Retention:
     def _holds_a_line(self, segment: Segment, offset: int) -> bool:
         with contextlib.suppress(FileNotFoundError):
             if offset < self._content_bytes(segment):
-                blocks = content_blocks(self._files, plain_path(segment.path), offset)
-                return any(b"\n" in block for block in blocks)
+                return holds_a_line(self._files, plain_path(segment.path), offset)
         return False
 
     def _remove(self, segment: Segment, unconfirmed_from: int | None) -> bool:

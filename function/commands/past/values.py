@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from ...history.differences import Difference, path_text
 from ...history.steps import Incarnation, Step
 from ...history.values import Missing, encode
 from ...record.reading import Record
+from ...record.timestamps import nanoseconds
 
 __all__ = ["by", "certainty", "fields", "managers", "object_value", "print_json", "rfc3339", "without_nothing"]
 
@@ -23,8 +23,7 @@ def print_json(value: Any) -> None:
 
 def rfc3339(at_ns: int) -> str:
     """Return ``2026-01-31T12:00:00.123456789Z``."""
-    second, fraction = divmod(at_ns, 10**9)
-    return dt.datetime.fromtimestamp(second, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{fraction:09}Z"
+    return nanoseconds(at_ns).decode()
 
 
 def object_value(of: Incarnation) -> dict[str, Any]:
