@@ -26,9 +26,11 @@ BACKLOG = 1024
 DESCRIPTORS_SPARE = 64
 # Of each round of the loop, so much is for bodies in chunks: those of one byte take the most for what they bring.
 CHUNKS_SECONDS = 0.005
-# So many connections are accepted before others have their turn. Each may cost another its place, which takes rounds to
-# give its descriptor back.
-ACCEPTED_A_TURN = 8
+# So many connections are accepted before others have their turn: a newcomer waits a round, which may take milliseconds,
+# for so many that came before it.
+ACCEPTED_A_TURN = 64
+# So many where each costs a handshake, or another its place, which takes rounds to give its descriptor back.
+COSTLY_ACCEPTED_A_TURN = 8
 # After a failure to accept, such as no descriptor left.
 FAILED_SECONDS = 0.05
 
@@ -72,6 +74,10 @@ class Connections:
     def lost(self, connection: Connection) -> None:
         """See `protocol.Registry`. Also for a handshake that failed."""
         self._ranks[connection.rank].pop(connection, None)
+
+    def has_room(self, more: int) -> bool:
+        """Return whether so many more may come without one having to go."""
+        return len(self) + more <= self._most
 
     def make_room(self) -> bool:
         """End the connection that is worth least, and return whether there was one.
@@ -185,7 +191,8 @@ class Listener:
         while True:
             try:
                 self._take(*await loop.sock_accept(self._listening))
-                for _ in range(ACCEPTED_A_TURN - 1):  # rounds of the loop can take milliseconds each
+                is_cheap = self._context is None and self._connections.has_room(ACCEPTED_A_TURN)
+                for _ in range((ACCEPTED_A_TURN if is_cheap else COSTLY_ACCEPTED_A_TURN) - 1):
                     self._take(*self._listening.accept())
             except BlockingIOError:
                 continue  # that was all
