@@ -84,6 +84,23 @@ def test_a_body_that_is_too_long_keeps_its_head_size_and_digest(bytes_max):
     assert body.held == len(whole.head)
 
 
+@pytest.mark.parametrize("size", [0, 10, DIGESTED_BYTES, DIGESTED_BYTES + 1])
+def test_a_body_is_whole_once(size):
+    """Of a long one, what identifies it is known before it is given away."""
+    data = random.Random(1).randbytes(size)
+    body = Body(size)
+    for at in range(0, size, 650_000):
+        body.take(data[at : at + 650_000])
+    whole = body.whole()
+    if size > DIGESTED_BYTES:
+        assert (whole.size, whole.digest.digest()) == (size, hashlib.sha256(data).digest())
+        assert whole.take() == data
+        assert not whole.is_whole()
+        assert len(whole) == HEAD_BYTES_MAX
+    else:
+        assert whole == data
+
+
 def test_with_tls_there_are_fewer_connections():
     """Each takes up to 300 KiB."""
     assert Bounds().served_with(tls=True).connections == 1024
