@@ -133,6 +133,11 @@ class Connection(asyncio.Protocol):
         else:
             self._read(data)
 
+    def eof_received(self) -> bool:
+        """Nothing more comes. Return whether to stay open meanwhile: the caller may still read its answer."""
+        self._keep_alive = False
+        return self.state == self.ANSWER and bool(self.transport.can_write_eof())  # TLS ends both ways at once
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is there any more."""
         del exc
@@ -245,7 +250,7 @@ class Connection(asyncio.Protocol):
         if not found.urls or method in (b"PRI", b"CONNECT"):
             self._refuse(Refusal("http", "no request of HTTP/1 that we answer"))
             return
-        path, _, query = found.urls.pop().partition(b"?")
+        path, _, query = _origin_form(found.urls.pop()).partition(b"?")
         if len(headers) > HEADERS_MAX:
             self._refuse(Refusal("headers"))
             return
@@ -516,6 +521,19 @@ class _AnotherRequest(Exception):  # noqa: N818 - it stops the parser
 
 def _expects(headers: dict[bytes, bytes]) -> bool:
     return any(name.lower() == b"expect" for name in headers)
+
+
+# A target may name the host again, also without a proxy (RFC 9112, 3.2.2).
+_HOST = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+
+
+def _origin_form(target: bytes) -> bytes:
+    """Return the path and query of a request's target."""
+    host = None if target.startswith(b"/") else _HOST.match(target)
+    if host is None:
+        return target
+    rest = target[host.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest
 
 
 def _decoded(path: bytes) -> str:
