@@ -32,6 +32,8 @@ HEADERS_MAX = 100
 REQUESTS_A_TURN = 4
 # Of a body in chunks, so much is read at a time.
 CHUNKS_BYTES = 16 << 10
+# Longer parts of other bodies take turns as well: uvloop reads 8 MiB of one connection before it looks at the next.
+LONG_BYTES = 64 << 10
 # Behind the last answer, so much is read and thrown away, but for the rest of a body: its caller may look for the
 # answer only then.
 LINGER_BYTES_MAX = 1 << 20
@@ -55,7 +57,7 @@ class Endpoint(Protocol):
 
 
 class Registry(Protocol):
-    """Who keeps the number of connections bounded. They share its ``turns`` at bodies in chunks."""
+    """Who keeps the number of connections bounded. They share its ``turns`` at long bodies."""
 
     turns: Turns
 
@@ -185,12 +187,15 @@ class Connection(asyncio.Protocol):
                 turns -= 1
                 at = self._begin(data, at)
             elif state == self.BODY:
-                at = self._take(data, at, size)
-            elif state == self.CHUNKS:
-                if self._registry.turns.is_over():
-                    self._registry.turns.later(self._go_on)
+                end = min(at + self._remaining, size)
+                if end - at < LONG_BYTES:
+                    self._take(data[at:end])
+                elif not self._has_turn(functools.partial(self._take, data[at:end])):
                     return at
-                self._registry.turns.now(functools.partial(self._feed, data[at : at + CHUNKS_BYTES]))
+                at = end
+            elif state == self.CHUNKS:
+                if not self._has_turn(functools.partial(self._feed, data[at : at + CHUNKS_BYTES])):
+                    return at
                 at = min(at + CHUNKS_BYTES, size)
             elif state == self.ANSWER:
                 return at
@@ -202,6 +207,15 @@ class Connection(asyncio.Protocol):
             if not self._is_writable:
                 return at
         return size
+
+    def _has_turn(self, work: Callable[[], None]) -> bool:
+        """Do it, where others need not go first, and return whether it is done; else it is read again later."""
+        turns = self._registry.turns
+        if turns.is_over():
+            turns.later(self._go_on)
+            return False
+        turns.now(work)
+        return True
 
     def _begin(self, data: bytes, at: int) -> int:
         """Begin the request at ``at``, or refuse what is none; return where its body begins.
@@ -288,18 +302,13 @@ class Connection(asyncio.Protocol):
         if exchange is not None and self.state == self.ANSWER:
             exchange.end(b"")
 
-    def _take(self, data: bytes, at: int, size: int) -> int:
-        """Take what there is of the body; return where what follows begins."""
-        end = at + self._remaining
-        exchange = self._exchange
-        if end > size:
-            self._remaining = end - size
-            if exchange is not None:
-                exchange.take(data[at:])
-            return size
-        self._remaining = 0
-        self._end(data[at:end])
-        return end
+    def _take(self, part: bytes) -> None:
+        """Take what there is of a body whose length is known."""
+        self._remaining -= len(part)
+        if not self._remaining:
+            self._end(part)
+        elif self._exchange is not None:
+            self._exchange.take(part)
 
     def _end(self, part: bytes) -> None:
         """The body is here; ``part`` is the last of it."""
