@@ -32,8 +32,12 @@ HEADERS_MAX = 100
 REQUESTS_A_TURN = 4
 # Of a body in chunks, so much is read at a time.
 CHUNKS_BYTES = 16 << 10
-# Longer parts of other bodies take turns as well: uvloop reads 8 MiB of one connection before it looks at the next.
+# After longer reads connections take turns: uvloop reads 8 MiB of one before it looks at the next. Of a round of the
+# loop, so much at least is for what a connection will read whose turn has come.
 LONG_BYTES = 64 << 10
+READ_SECONDS = 0.0005
+# What was read and has to wait may take so much memory, of all connections together. No caller of ours pipelines.
+KEPT_BYTES_MAX = 32 << 20
 # Behind the last answer, so much is read and thrown away, but for the rest of a body: its caller may look for the
 # answer only then.
 LINGER_BYTES_MAX = 1 << 20
@@ -57,9 +61,13 @@ class Endpoint(Protocol):
 
 
 class Registry(Protocol):
-    """Who keeps the number of connections bounded. They share its ``turns`` at long bodies."""
+    """Who keeps the number of connections bounded.
+
+    They share its ``turns`` at long bodies and at what is pipelined; ``kept_bytes`` were read and have to wait.
+    """
 
     turns: Turns
+    kept_bytes: int
 
     def used(self, connection: Connection, *, recorded: bool) -> None:
         """A request was answered for the first time; ``recorded``: a review with 200, for the first time."""
@@ -105,6 +113,7 @@ class Connection(asyncio.Protocol):
         self._remaining = 0  # bytes of the body
         self._chunks: Any = None  # of a body that comes in chunks
         self._rest = b""  # read, and not looked at yet
+        self._kept = 0  # bytes of it that have to wait, and not for the end of a head
         self._is_followed = False  # by what nobody will look at
         self._is_in_body = False  # at the last answer
         self._discarded = 0  # bytes behind it
@@ -128,8 +137,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read on, or keep what came while nobody can look at it."""
         if self._rest:
-            data = self._rest + data
-            self._rest = b""
+            data = self._let_go() + data
         if self.state == self.ANSWER or not self._is_writable:
             self._keep(data)
         else:
@@ -144,7 +152,7 @@ class Connection(asyncio.Protocol):
         """Nobody is there any more."""
         del exc
         exchange, self._exchange = self._exchange, None
-        self._rest = b""
+        self._let_go()
         if exchange is not None and self.state != self.ANSWER:
             exchange.leave()
         self._registry.lost(self)
@@ -162,6 +170,16 @@ class Connection(asyncio.Protocol):
     # -- reading ----------------------------------------------------------------------------------------------
 
     def _read(self, data: bytes) -> None:
+        if len(data) < LONG_BYTES:
+            self._read_now(data)
+            return
+        turns = self._registry.turns
+        turns.now(functools.partial(self._read_now, data))
+        if turns.is_over() and not self._is_paused:
+            self._pause()
+            turns.later(self._go_on, READ_SECONDS)
+
+    def _read_now(self, data: bytes) -> None:
         self._is_reading = True
         try:
             at = self._read_requests(data)
@@ -177,25 +195,24 @@ class Connection(asyncio.Protocol):
 
     def _read_requests(self, data: bytes) -> int:
         """Read what can be read now; return where what has to wait begins, the length of all where nothing has."""
-        at, size, turns = 0, len(data), REQUESTS_A_TURN
+        at, size, requests, turns = 0, len(data), 0, self._registry.turns
         while at < size:
             state = self.state
             if state == self.HEAD:
-                if not turns:
-                    asyncio.get_running_loop().call_soon(self._go_on)
+                if requests == REQUESTS_A_TURN or (requests and turns.is_over()):
+                    turns.later(self._go_on)
                     return at
-                turns -= 1
+                requests += 1
                 at = self._begin(data, at)
             elif state == self.BODY:
                 end = min(at + self._remaining, size)
-                if end - at < LONG_BYTES:
-                    self._take(data[at:end])
-                elif not self._has_turn(functools.partial(self._take, data[at:end])):
-                    return at
+                self._take(data[at:end])
                 at = end
             elif state == self.CHUNKS:
-                if not self._has_turn(functools.partial(self._feed, data[at : at + CHUNKS_BYTES])):
+                if turns.is_over():
+                    turns.later(self._go_on)
                     return at
+                turns.now(functools.partial(self._feed, data[at : at + CHUNKS_BYTES]))
                 at = min(at + CHUNKS_BYTES, size)
             elif state == self.ANSWER:
                 return at
@@ -207,15 +224,6 @@ class Connection(asyncio.Protocol):
             if not self._is_writable:
                 return at
         return size
-
-    def _has_turn(self, work: Callable[[], None]) -> bool:
-        """Do it, where others need not go first, and return whether it is done; else it is read again later."""
-        turns = self._registry.turns
-        if turns.is_over():
-            turns.later(self._go_on)
-            return False
-        turns.now(work)
-        return True
 
     def _begin(self, data: bytes, at: int) -> int:
         """Begin the request at ``at``, or refuse what is none; return where its body begins.
@@ -360,7 +368,9 @@ class Connection(asyncio.Protocol):
             self._close()
         elif self.state == self.ANSWER:
             self.state = self.HEAD
-            if self._is_paused and not self._is_reading:
+            if self._rest and not self._is_reading:
+                self._registry.turns.later(self._go_on)
+            elif self._is_paused:
                 self._go_on()
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -376,7 +386,7 @@ class Connection(asyncio.Protocol):
         more_comes = self.state != self.ANSWER or self._is_reading or self._is_followed or bool(self._rest)
         self._is_in_body = self.state in (self.BODY, self.CHUNKS)
         self.state = self.LINGER
-        self._rest = b""
+        self._let_go()
         if more_comes and self.transport.can_write_eof():
             self.transport.write_eof()
             if self._is_paused:
@@ -389,8 +399,35 @@ class Connection(asyncio.Protocol):
 
     def _keep(self, data: bytes) -> None:
         """Keep what cannot be read yet, and let no more come."""
-        self._rest = data
-        self._pause()
+        registry, size = self._registry, len(data)
+        if registry.kept_bytes + size > KEPT_BYTES_MAX:
+            self._give_up()
+        else:
+            registry.kept_bytes += size
+            self._kept = size
+            self._rest = data
+            self._pause()
+
+    def _give_up(self) -> None:
+        """Answer what is here, and nothing more: there is no room for it."""
+        if self.state == self.ANSWER:
+            self._is_followed, self._keep_alive = True, False
+            self._pause()
+        elif self.state == self.HEAD:
+            self._refuse(Refusal("overloaded"))
+        elif self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            exchange.leave()
+            self._refuse(Refusal("overloaded"))
+        else:
+            self.transport.abort()
+
+    def _let_go(self) -> bytes:
+        """Return what was kept; it is not any more."""
+        rest, self._rest = self._rest, b""
+        self._registry.kept_bytes -= self._kept
+        self._kept = 0
+        return rest
 
     def _pause(self) -> None:
         if not self._is_paused and not self.transport.is_closing():
@@ -405,8 +442,7 @@ class Connection(asyncio.Protocol):
             self._is_paused = False
             self.transport.resume_reading()
         if self._rest:
-            data, self._rest = self._rest, b""
-            self._read(data)
+            self._read(self._let_go())
 
     # -- bounds -----------------------------------------------------------------------------------------------
 
