@@ -332,7 +332,7 @@ class Exchange(Entry):
 
     def expire(self) -> None:
         """The body did not come in time."""
-        self._refuse(Refusal("body_timeout"))
+        self.refuse(Refusal("body_timeout"))
 
     def leave(self) -> None:
         """The caller is gone before its body was here."""
@@ -364,9 +364,10 @@ class Exchange(Entry):
             held.add(self, self._body.shrink("too_costly"))
             if held.has_room():
                 return
-        self._refuse(refusal)
+        self.refuse(refusal)
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer that it is not taken; what still comes is of no use."""
         if self._is_open:
             self._let_go()
             self.intake.refuse(self, refusal)

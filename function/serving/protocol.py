@@ -331,9 +331,6 @@ class Connection(asyncio.Protocol):
         try:
             part = chunks.feed(data)
         except httptools.HttpParserError as error:
-            self._exchange = None
-            if exchange is not None:
-                exchange.leave()
             self._refuse(Refusal("http", str(error)))
             return
         if not chunks.is_whole:
@@ -375,6 +372,10 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what is not HTTP, or too much of it, and close."""
+        if self._exchange is not None:
+            self._keep_alive = False
+            self._exchange.refuse(refusal)
+            return
         self._refused(refusal.reason)
         self._is_answered = True
         if not self.transport.is_closing():
@@ -413,11 +414,7 @@ class Connection(asyncio.Protocol):
         if self.state == self.ANSWER:
             self._is_followed, self._keep_alive = True, False
             self._pause()
-        elif self.state == self.HEAD:
-            self._refuse(Refusal("overloaded"))
-        elif self._exchange is not None:
-            exchange, self._exchange = self._exchange, None
-            exchange.leave()
+        elif self.state == self.HEAD or not self._is_answered:
             self._refuse(Refusal("overloaded"))
         else:
             self.transport.abort()
