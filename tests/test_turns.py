@@ -169,7 +169,7 @@ def test_a_body_is_whole_once(size):
 
 def test_with_tls_there_are_fewer_connections():
     """Each takes up to 300 KiB."""
-    assert Bounds().served_with(tls=True).connections == 1024
+    assert Bounds().served_with(tls=True).connections == 512
     assert Bounds().served_with(tls=False).connections == 4096
     assert Bounds(connections=50).served_with(tls=True).connections == 50
 

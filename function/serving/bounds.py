@@ -11,8 +11,8 @@ class Bounds(msgspec.Struct, frozen=True):
     """Of one process. The defaults are what is served with; tests give others."""
 
     connections: int = 4096
-    # With TLS of our own: each takes 50 KiB, and up to 300 KiB after a long body.
-    tls_connections: int = 1024
+    # With TLS of our own: each takes 50 KiB, and up to 400 KiB after a long body.
+    tls_connections: int = 512
     # Longer than the caller's: Go's client keeps idle connections 90 s, Envoy an hour by default. A POST
     # that races our close fails, and a webhook that fails admits unrecorded.
     keep_alive_seconds: float = 150.0

@@ -34,7 +34,7 @@ REQUESTS_A_TURN = 4
 CHUNKS_BYTES = 16 << 10
 # After longer reads connections take turns: uvloop reads 8 MiB of one before it looks at the next. Of a round of the
 # loop, so much at least is for what a connection will read whose turn has come.
-LONG_BYTES = 64 << 10
+LONG_BYTES = 16 << 10
 READ_SECONDS = 0.0005
 # What was read and has to wait may take so much memory, of all connections together. No caller of ours pipelines.
 KEPT_BYTES_MAX = 32 << 20

@@ -298,6 +298,7 @@ TLS_FLOODS = {
     "handshakes": holding(64, lambda *_: b"", seconds=0.0),
     "connections that stay": holding(600, post_and_stay),
     "pipelines": sending(8, repeated(PROBE * 200)),
+    "bodies of a hundred": sending(100, repeated(running.raw_post(running.large(1 << 20)))),
     "reviews that cost": sending(60, costly, after=1.0),
 }
 
