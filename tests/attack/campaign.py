@@ -226,6 +226,8 @@ class Campaign:
             server.watch.end()
             if more_bytes > KEPT_BYTES:
                 self.keep(part, "memory", f"{megabytes(more_bytes)} were not given back", {})
+            with contextlib.suppress(AssertionError):
+                running.wait_for(lambda: watch.descriptors(server.pid) <= descriptors + 20, SETTLE_SECONDS)
             if (now := watch.descriptors(server.pid)) > descriptors + 20:
                 self.keep(part, "descriptors", f"{descriptors} before, {now} after", {})
             if (now := watch.threads(server.pid)) > threads + 2:

@@ -237,6 +237,12 @@ def tiny_chunks(flood, number):
         yield (b"%x\r\n%b\r\n" % (size, b"x" * size)) * 8000
 
 
+def long_chunks(flood, number):
+    yield CHUNKED
+    while True:
+        yield (b"400\r\n" + b"x" * 1024 + b"\r\n") * 256
+
+
 def not_http(flood, number):
     while True:
         yield flood.rng.choice([b"\x16\x03\x01" + b"x" * 500, b"EHLO x\r\n", b"GET\r\n\r\n"])
@@ -271,6 +277,9 @@ FLOODS = {
     "bodies byte by byte": trickle,
     "pipelines that nobody reads": sending(32, repeated(PROBE * 4000), reads=False),
     "pipelines": sending(8, repeated(PROBE * 200)),
+    "pipelines of thousands": sending(3000, repeated(PROBE * 8000)),
+    "bodies of a thousand": sending(1000, repeated(running.raw_post(running.large(1 << 20)))),
+    "chunks of a thousand": sending(1000, long_chunks),
     "headers": sending(200, many_headers),
     "chunks of a few bytes": sending(16, tiny_chunks),
     "what is not HTTP": sending(64, not_http),
