@@ -23,7 +23,7 @@ aws s3api put-bucket-lifecycle-configuration --bucket "$BUCKET" --lifecycle-conf
 
 aws iam create-role --role-name "$role" --assume-role-policy-document '{"Version":"2012-10-17","Statement":[{
   "Effect":"Allow","Principal":{"Service":"pods.eks.amazonaws.com"},"Action":["sts:AssumeRole","sts:TagSession"]}]}'
-# To put and to read; without s3:ListBucket an absent object is 403, which the function takes for what it is: a missing right.
+# To put and to read; without s3:ListBucket an absent object is 403, which the function expects.
 aws iam put-role-policy --role-name "$role" --policy-name archive --policy-document "{\"Version\":\"2012-10-17\",
   \"Statement\":[{\"Effect\":\"Allow\",\"Action\":[\"s3:PutObject\",\"s3:GetObject\"],
   \"Resource\":\"arn:aws:s3:::$BUCKET/*\"}]}"

@@ -5,7 +5,6 @@ Credentials are the platform's (docs/scale.md): web identity tokens, a metadata 
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import re
 from collections.abc import Iterator
@@ -68,6 +67,11 @@ class Store:
             self._obstore.put(self._store, name, bytes(held), mode="create", attributes=attributes, use_multipart=False)
         except self._errors.AlreadyExistsError:
             return False
+        except self._errors.PermissionDeniedError as error:
+            # Google: where the name is taken, who may not delete may not put, whatever the condition.
+            if self._is_there(name):
+                return False
+            raise self._failed(error, name) from None
         except Exception as error:  # noqa: BLE001 - as above
             raise self._failed(error, name) from None
         return True
@@ -102,15 +106,14 @@ class Store:
 
         Its name cannot be claimed in that request; nobody else has it, and who had it was us, with the same records.
         """
+        if self._is_there(name):
+            return False
+
+        def everything() -> Iterator[bytes]:
+            yield first
+            yield from following
+
         try:
-            with contextlib.suppress(FileNotFoundError):
-                self._obstore.head(self._store, name)
-                return False
-
-            def everything() -> Iterator[bytes]:
-                yield first
-                yield from following
-
             self._obstore.put(
                 self._store,
                 name,
@@ -124,6 +127,16 @@ class Store:
             raise self._failed(error, name) from None
         return True
 
+    def _is_there(self, name: str) -> bool:
+        """Return whether an object is there. To who may not list, one that is not is "not permitted" (S3, Google)."""
+        try:
+            self._obstore.head(self._store, name)
+        except (FileNotFoundError, self._errors.PermissionDeniedError):
+            return False
+        except Exception as error:  # noqa: BLE001 - as above
+            raise self._failed(error, name) from None
+        return True
+
     def _failed(self, error: Exception, name: str) -> BucketError:
         """Return the error in our words, without what a server may have echoed of our credentials."""
         where = f"{self.url}/{name}" if name else self.url
@@ -132,25 +145,26 @@ class Store:
         text = _first_line(str(error))
         status = re.search(r"status(?: code)?:? (\d{3})|\b([45]\d\d) [A-Z]", str(error))
         code = (status[1] or status[2]) if status else ""
-        for kind, what, hint in (
-            (self._errors.UnauthenticatedError, "the credentials are refused", _HINT_CREDENTIALS),
-            (self._errors.PermissionDeniedError, "not permitted", _HINT_RIGHTS),
-            (self._errors.NotFoundError, "not there", _HINT_BUCKET),
-        ):
-            if isinstance(error, kind):
-                return BucketError(f"{where}: {what}{f' ({code})' if code else ''}", hint, lasting=True)
         if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
             return BucketError(f"{where}: the bucket is not there", _HINT_BUCKET, lasting=True)
         if "RequestTimeTooSkewed" in str(error):
             text = f"{where}: the clock of this machine is wrong by minutes"
             return BucketError(text, "set the clock of the node (NTP)", lasting=True)
+        for kind, codes, what, hint in (
+            (self._errors.UnauthenticatedError, ("401",), "the credentials are refused", _HINT_REFUSED),
+            (self._errors.PermissionDeniedError, ("403",), "not permitted", _HINT_RIGHTS),
+            (self._errors.NotFoundError, (), "not there", _HINT_BUCKET),
+        ):
+            if isinstance(error, kind) or code in codes:  # errors of listings are of no kind
+                return BucketError(f"{where}: {what}{f' ({code})' if code else ''}", hint, lasting=True)
         if "credential" in str(error).lower() or "metadata" in str(error).lower():
             return BucketError(f"{where}: no credentials: {text}", _HINT_CREDENTIALS, lasting=True)
         return BucketError(f"{where}: {f'status {code}: ' if code else ''}{text}", _HINT_LATER)
 
 
 _HINT_CREDENTIALS = "docs/scale.md says how each platform gives them to the pod; none are read from our settings"
-_HINT_RIGHTS = "the identity of the pod needs to put and to read objects: docs/scale.md has the policies"
+_HINT_REFUSED = f"are they of this bucket's account, and is the clock of this machine right? {_HINT_CREDENTIALS}"
+_HINT_RIGHTS = "to archive one needs to put and to read objects, to ask the archive to list as well: docs/scale.md"
 _HINT_BUCKET = "does the bucket (container) of AUDIT_ARCHIVE_URL exist, in this account and region?"
 _HINT_LATER = "it is tried again; segments stay on the volume until then"
 

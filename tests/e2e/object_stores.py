@@ -1,4 +1,4 @@
-"""Object stores written by others, each on a free port with one bucket: MinIO and Azurite."""
+"""Object stores written by others, each on a free port with one bucket: MinIO, Azurite and fake-gcs-server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import http.client
 import http.server
+import json
 import os
 import random
 import threading
@@ -18,7 +19,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import google_access
 import obstore
+from google_xml import XmlApi
 from obstore.store import S3Store
 from ports import free_ports
 from processes import Program, stopping
@@ -38,6 +41,7 @@ class ObjectStore(NamedTuple):
     port: int
     environ: Callable[[int], Mapping[str, str]]
     refused: Mapping[str, str]  # credentials that it does not take
+    server_port: int = 0  # of the server itself, where something translates for it
 
 
 @contextlib.contextmanager
@@ -95,6 +99,29 @@ def azurite(directory: Path) -> Iterator[ObjectStore]:
             "AZURE_STORAGE_ENDPOINT": f"http://127.0.0.1:{port}/{AZURITE_ACCOUNT}",
         }
         yield ObjectStore("az", f"az://{BUCKET}", port, environ_at, refused)
+
+
+@contextlib.contextmanager
+def google(directory: Path) -> Iterator[ObjectStore]:
+    """Run fake-gcs-server, of Google Cloud Storage's kind, behind the XML API that it lacks."""
+    (port,) = free_ports(1)
+    command = [Path(os.environ["E2E_FAKE_GCS_SERVER"]) / "fake-gcs-server", "-scheme", "http", "-host", "127.0.0.1"]
+    command += ["-port", str(port), "-backend", "memory", "-log-level", "warn"]
+    access = google_access.new_access()
+    account = google_access.write_service_account(directory / "account.json", access.key)
+    stranger = google_access.write_service_account(directory / "stranger.json", google_access.new_access().key)
+    program = Program("fake-gcs-server", command, log=directory / "fake-gcs-server.log")
+    with stopping(program), XmlApi(port, access) as api:
+        program.wait_until(lambda: _status(port, "GET", "/_internal/healthcheck") == 200, seconds=120)
+        assert _status(port, "POST", "/storage/v1/b", json.dumps({"name": BUCKET}).encode()) == 200
+
+        def environ_at(port: int) -> Mapping[str, str]:
+            metadata_server = dict.fromkeys(("GCE_METADATA_HOST", "GCE_METADATA_IP"), f"127.0.0.1:{api.port}")
+            endpoint = {"GOOGLE_BASE_URL": f"http://127.0.0.1:{port}"}
+            return {"GOOGLE_APPLICATION_CREDENTIALS": account, **metadata_server, **endpoint}
+
+        refused = {"GOOGLE_APPLICATION_CREDENTIALS": stranger}
+        yield ObjectStore("gs", f"gs://{BUCKET}", api.port, environ_at, refused, server_port=port)
 
 
 def _azure_headers(path: str) -> dict[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import os
 import random
 import re
@@ -19,8 +21,9 @@ import obstore
 import pytest
 import running
 from backends import review_line, write_journal
-from object_stores import MINIO_SECRET, ObjectStore, Storm
-from obstore.store import AzureStore, S3Store
+from object_stores import BUCKET, MINIO_SECRET, ObjectStore, Storm
+from obstore.store import AzureStore, GCSStore, S3Store
+from ports import free_ports
 from report import Report
 
 from function.archive.layout import parse
@@ -32,8 +35,9 @@ HEADER = "In; what was done to it; segments; records"
 SERVERS = {
     "s3": ("E2E_MINIO", object_stores.minio),
     "az": ("E2E_AZURITE", object_stores.azurite),
+    "gs": ("E2E_FAKE_GCS_SERVER", object_stores.google),
 }
-NAMES = {"s3": "MinIO", "az": "Azurite"}
+NAMES = {"s3": "MinIO", "az": "Azurite", "gs": "fake-gcs-server"}
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -63,7 +67,7 @@ def environ_of(store: ObjectStore, journal: Path, prefix: str, port: int = 0, **
 
 def archived(store: ObjectStore, prefix: str) -> dict[str, bytes]:
     """Return what is in the bucket under a prefix, by name, read with the client alone."""
-    kinds = {"s3": S3Store, "az": AzureStore}
+    kinds = {"s3": S3Store, "az": AzureStore, "gs": GCSStore}
     before = dict(os.environ)
     os.environ.update(store.environ(store.port))
     try:
@@ -162,9 +166,7 @@ def test_a_storm_of_503_and_of_answers_that_nobody_hears(
 
 def test_a_large_segment_goes_in_parts(store: ObjectStore, tmp_path: Path, report: Report) -> None:
     """Records of 60 MB that can be compressed to 45 MB at best: more than goes in one request."""
-    numbers = random.Random(1)
-    filling = [base64.b64encode(numbers.randbytes(750_000)).decode() for _ in range(60)]
-    lines = [review_line(number, filling=text) for number, text in enumerate(filling)]
+    lines = _incompressible(60)
     write_journal(tmp_path / "journal", lines, segment_bytes=100_000_000)
     environ = environ_of(store, tmp_path / "journal", "large")
     code, _, err = once(environ)
@@ -174,11 +176,18 @@ def test_a_large_segment_goes_in_parts(store: ObjectStore, tmp_path: Path, repor
     report.rows(SECTION, HEADER, (NAMES[store.kind], "60 MB in one segment, in parts", count, len(lines)))
 
 
+def _incompressible(count: int) -> list[bytes]:
+    """Return records of 1 MB that three quarters are left of."""
+    numbers = random.Random(1)
+    filling = [base64.b64encode(numbers.randbytes(750_000)).decode() for _ in range(count)]
+    return [review_line(number, filling=text) for number, text in enumerate(filling)]
+
+
 def test_a_bucket_that_is_missing_is_said(store: ObjectStore, lines: list[bytes], tmp_path: Path) -> None:
     write_journal(tmp_path / "journal", lines[:5])
     environ = environ_of(store, tmp_path / "journal", "x")
     environ["AUDIT_ARCHIVE_URL"] = f"{store.kind}://not-there/x"
-    code, _, err = once(environ, 60)
+    code, _, err = once(environ)
     assert code == 1
     assert "not there" in err
     assert "does the bucket" in err
@@ -192,12 +201,15 @@ def test_credentials_that_are_refused_are_said_and_no_secret_is(
 ) -> None:
     write_journal(tmp_path / "journal", lines[:5])
     environ = environ_of(store, tmp_path / "journal", "refused", **store.refused)
-    code, _, err = once(environ, 60)
+    code, _, err = once(environ)
     assert code == 1
     assert re.search("credentials are refused|not permitted", err), err
     assert "docs/scale.md" in err
     assert MINIO_SECRET not in err
     assert not any(value in err for name, value in store.refused.items() if "KEY" in name and value)
+    code, _, err = running.run([*COMMAND, "show", environ["AUDIT_ARCHIVE_URL"]], environ)
+    assert code == 1
+    assert re.search("credentials are refused|not permitted", err), err
     assert not archived(store, "refused")
 
 
@@ -207,14 +219,14 @@ def test_a_clock_that_is_wrong_by_a_day(store: ObjectStore, lines: list[bytes], 
     if library is None:
         pytest.skip("faketime is not installed")
     write_journal(tmp_path / "journal", lines[:20])
-    environ = environ_of(store, tmp_path / "journal", "clock")
+    environ = environ_of(store, tmp_path / "journal", "late")
     wrong = {"LD_PRELOAD": str(library), "FAKETIME": "-1d", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    code, _, err = once(environ | wrong, 60)
-    if store.kind == "s3":
+    code, _, err = once(environ | wrong)
+    if store.kind in ("s3", "gs"):
         assert code == 1
-        assert "clock" in err, err
+        assert "clock of this machine" in err, err
     assert once(environ)[0] == 0
-    expect_all(store, "clock", tmp_path / "journal")
+    expect_all(store, "late", tmp_path / "journal")
 
 
 def test_duckdb_counts_them_over_the_api(
@@ -240,3 +252,78 @@ def test_duckdb_counts_them_over_the_api(
     assert found.returncode == 0, found.stderr
     assert found.stdout.split() == [str(len(lines)), str(len(lines)), "prod", "2026-09-21", "14"]
     report.rows(SECTION, HEADER, (NAMES[store.kind], "DuckDB counts", len(archived(store, "duckdb")), len(lines)))
+
+
+def _as_pod(environ: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """Return the environment of a pod on GKE: its credentials are the metadata server's."""
+    return {name: value for name, value in environ.items() if name != "GOOGLE_APPLICATION_CREDENTIALS"} | {
+        "HOME": str(tmp_path)
+    }
+
+
+@pytest.mark.parametrize("store", ["gs"], indirect=True)
+def test_a_pod_of_gke_may_put_and_read_and_no_more(store: ObjectStore, lines: list[bytes], tmp_path: Path) -> None:
+    """Those rights are enough, also for what is in the bucket already, and for a segment that goes in parts."""
+    write_journal(tmp_path / "journal", lines[:50])
+    write_journal(tmp_path / "journal", _incompressible(46), segment_bytes=100_000_000)
+    environ = _as_pod(environ_of(store, tmp_path / "journal", "pod"), tmp_path)
+    for _ in range(2):
+        code, out, err = once(environ)
+        assert code == 0, err
+        assert out.startswith("archive: 2 segments archived, 0 failures, 0 left"), out
+        assert expect_all(store, "pod", tmp_path / "journal") == 2
+        shutil.rmtree(tmp_path / "journal" / "forwarding")  # as if nothing had been confirmed
+    code, _, err = running.run([*COMMAND, "show", environ["AUDIT_ARCHIVE_URL"]], environ)
+    assert code == 1
+    assert "not permitted (403)" in err
+    assert "to list as well" in err
+
+
+@pytest.mark.parametrize("store", ["gs"], indirect=True)
+def test_a_pod_of_gke_without_a_metadata_server(store: ObjectStore, lines: list[bytes], tmp_path: Path) -> None:
+    write_journal(tmp_path / "journal", lines[:5])
+    (port,) = free_ports(1)
+    nobody = dict.fromkeys(("GCE_METADATA_HOST", "GCE_METADATA_IP"), f"127.0.0.1:{port}")
+    code, _, err = once(_as_pod(environ_of(store, tmp_path / "journal", "nobody"), tmp_path) | nobody)
+    assert code == 1
+    assert "no credentials" in err, err
+    assert "docs/scale.md" in err
+
+
+@pytest.mark.parametrize("store", ["gs"], indirect=True)
+def test_googles_own_client_finds_the_same(
+    store: ObjectStore, lines: list[bytes], tmp_path: Path, report: Report
+) -> None:
+    """Names, sizes, metadata and checksums, over the JSON API."""
+    write_journal(tmp_path / "journal", lines, segment_bytes=100_000)
+    assert once(environ_of(store, tmp_path / "journal", "own"))[0] == 0
+    code = (
+        "import json, sys\n"
+        "from google.auth.credentials import AnonymousCredentials\n"
+        "from google.cloud.storage import Client\n"
+        "client = Client('project', AnonymousCredentials())\n"
+        "for blob in client.list_blobs(sys.argv[1], prefix='own/', page_size=3):\n"
+        "    content = blob.download_as_bytes(checksum='crc32c')\n"
+        "    print(json.dumps([blob.name, blob.size, blob.content_type, blob.metadata, content.hex()]))\n"
+    )
+    environ = {
+        "PYTHONPATH": os.environ["E2E_GOOGLE_STORAGE"],
+        "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{store.server_port}",
+    }
+    command = [sys.executable, "-c", code, BUCKET]
+    found = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, check=False, timeout=120)
+    assert found.returncode == 0, found.stderr
+    ours = archived(store, "own")
+    theirs = [json.loads(line) for line in found.stdout.splitlines()]
+    assert sorted(f"own/{name}" for name in ours) == sorted(name for name, *_ in theirs)
+    for name, size, kind, metadata, content in theirs:
+        records = ours[name.removeprefix("own/")]
+        assert b"".join(decompressed([bytes.fromhex(content)], name)) == records
+        assert size == len(content) // 2
+        assert kind == "application/zstd"
+        assert metadata == {
+            "sha256": hashlib.sha256(records).hexdigest(),
+            "records": str(records.count(b"\n")),
+            "bytes": str(len(records)),
+        }
+    report.rows(SECTION, HEADER, (NAMES[store.kind], "Google's own client reads them", len(theirs), len(lines)))
