@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -18,6 +19,7 @@ import running
 
 from function.serving import aside
 from function.serving.aside import Aside, TookTooMuch
+from function.serving.bodies import Long
 from function.serving.bounds import Bounds
 
 DEGRADED = 'kube_audit_function_degraded_records_total{reason="too_costly"}'
@@ -117,6 +119,29 @@ def test_without_a_child_the_head_is_recorded(monkeypatch):
             await beside.record(gated.Gated("/nonexistent"), LARGE, received_ns=1, cluster="")
 
     beside = Aside(Bounds(), body_bytes_max=1 << 20)
+    asyncio.run(main())
+
+
+def test_a_long_body_is_in_memory_once_as_soon_as_the_child_has_it(tmp_path, monkeypatch):
+    """Its record comes back, and may be as long."""
+    monkeypatch.setenv("PYTHONPATH", gated.HERE)
+    whole = running.large(5 << 20)
+    references = sys.getrefcount(whole)
+    long = Long(whole[:1000], len(whole), hashlib.sha256(whole), "too_costly", whole)
+    recorder = gated.Gated(tmp_path)
+
+    async def main():
+        task = asyncio.create_task(beside.record(recorder, long, received_ns=1, cluster="c"))
+        while not recorder.begun():  # noqa: ASYNC110 - it is the child that begins
+            await asyncio.sleep(0.01)
+        assert len(long) == len(long.head)
+        assert sys.getrefcount(whole) == references
+        recorder.open_gate()
+        assert await task == ("uid", None, "")
+        beside.end()
+
+    beside = Aside(Bounds(), body_bytes_max=8 << 20)
+    assert len(long) == len(whole)
     asyncio.run(main())
 
 

@@ -126,6 +126,27 @@ def test_a_body_in_chunks_of_two_bytes_takes_no_more_than_its_bytes(count):
         assert max(seconds) < 1
 
 
+@counts(100, 1000)
+@pytest.mark.parametrize("kind", ["pipeline", "reviews", "chunks"])
+def test_what_many_send_without_pause_takes_no_memory_together(count, kind):
+    """One read of each, 256 KiB, was kept until its turn came: a gigabyte for 4,000 connections."""
+    head = b"POST /log-request?timeout=30s HTTP/1.1\r\nContent-Type: application/json\r\n"
+    chunk = b"400\r\n" + b"a" * 1024 + b"\r\n"
+    data = {
+        "pipeline": PROBE * (MIB // len(PROBE)),
+        "reviews": raw_post(review("a")) * (MIB // 500),
+        "chunks": head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 2048,
+    }[kind]
+    with running.serve() as server, many(server, count) as callers:
+        before = resident_bytes(server)
+        with victim(server) as (seconds, wrong):
+            flood(callers, data, 3)
+            time.sleep(0.3)
+        assert resident_bytes(server, "VmHWM") - before < 96 * MIB
+        assert not wrong
+        assert max(seconds) < 1
+
+
 @counts(150, 1000)
 def test_many_costly_reviews_at_once_hold_up_nobody_else(count):
     """Each takes the event loop milliseconds: in one round of it, 1,000 of them took five seconds."""

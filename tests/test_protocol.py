@@ -51,6 +51,10 @@ REQUESTS = {
     "token": raw_post(review("j"), "/log-request/prod/abcdefghijklmnopqrstuvwxyz"),
     "encoded": raw_post(review("k"), "/log%2Drequest"),
     "fragment": raw_post(review("l"), "/nowhere#log-request"),
+    "whole target": raw_post(review("w"), "http://host.example:80/log-request?timeout=1s"),
+    "whole target, no path": raw_post(review("x"), "HTTP://host.example?timeout=1s"),
+    "whole target, other path": raw_post(review("y"), "http://host.example/nowhere?/log-request"),
+    "other scheme": raw_post(review("z"), "ftp://host.example/log-request"),
     "other method": raw_post(review("m")).replace(b"POST", b"PUT"),
     "get": b"GET /log-request HTTP/1.1\r\nHost: x\r\n\r\n",
     "probe": PROBE,
@@ -184,6 +188,42 @@ def test_a_connection_lost_while_its_review_is_stored_harms_nobody(whole):
         uids = [line.split(b'"uid":"')[1].split(b'"')[0].decode() for line in bytes(server.stdout).splitlines()]
         assert sorted(uids) == sorted(["first", "blocks", "after", *(f"lost-{i}" for i in range(50))])
         assert b"Traceback" not in server.stderr
+
+
+def test_who_sends_no_more_still_gets_the_answer():
+    """Half a connection is enough for it; the record was kept, and its caller was told nothing."""
+    with running.serve({"AUDIT_JOURNAL_DIR": "-"}, hold_stdout=True) as server:
+        with server.socket() as blocks, server.socket() as raw:
+            blocks.sendall(raw_post(large(200_000, "blocks"), "/log-request?timeout=30s"))
+            running.wait_for(lambda: server.metrics()["kube_audit_function_pending_bytes"] > 0)
+            raw.sendall(raw_post(review("half"), "/log-request?timeout=30s"))
+            raw.shutdown(socket.SHUT_WR)
+            running.wait_for(lambda: server.metrics()[HTTP] == 2)
+            time.sleep(0.05)
+            server.read_stdout()
+            answer = running.read_all(raw)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\nconnection: close\r\n" in answer
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_nor_are_answers_lost_to_a_pipeline_that_is_at_its_end(server, count):
+    with server.socket() as raw:
+        raw.sendall(b"".join([REQUESTS["review"]] * count))
+        raw.shutdown(socket.SHUT_WR)
+        assert running.read_all(raw).count(b"HTTP/1.1 200 ") == count
+
+
+@pytest.mark.parametrize("name", ["review", "chunked", "probe"])
+def test_half_a_request_and_no_more_to_come_ends_the_connection(server, name):
+    gone = 'kube_audit_function_requests_refused_total{reason="disconnected"}'
+    before = server.metrics()[gone]
+    with server.socket() as raw:
+        raw.settimeout(2)
+        raw.sendall(REQUESTS[name][:-1])
+        raw.shutdown(socket.SHUT_WR)
+        assert running.read_all(raw) == b""
+    running.wait_for(lambda: server.metrics()[gone] == before + (name != "probe"))
 
 
 def test_a_pipeline_of_hundreds_is_answered(server):

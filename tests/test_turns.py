@@ -2,16 +2,21 @@
 
 import asyncio
 import hashlib
+import itertools
 import random
+import socket
 import sys
 import time
 
 import pytest
 import running
+import uvloop
 
 from function.review import HEAD_BYTES_MAX
 from function.serving.bodies import DIGESTED_BYTES, Body
 from function.serving.bounds import Bounds
+from function.serving.listener import Connections, Listener, listening_socket
+from function.serving.protocol import Connection
 from function.serving.turns import Turns
 
 
@@ -68,6 +73,67 @@ def test_whose_turn_has_come_goes_on_though_others_wait():
     asyncio.run(main())
 
 
+class Slow:
+    """An endpoint whose bodies take long for each part; ``parts`` taken so far, ``seen`` when something was asked."""
+
+    def __init__(self):
+        self.parts = 0
+        self.seen = []
+
+    def begin(self, head, length, caller):
+        if length:
+            return self
+        self.seen.append(self.parts)
+        caller.answer(200, b"{}", close=False)
+        return None
+
+    def take(self, part):
+        self.parts += 1
+        time.sleep(0.003)
+
+    def wait(self): ...
+
+    def leave(self): ...
+
+
+@pytest.mark.parametrize("callers", [1, 4])
+def test_who_sends_a_long_body_without_pause_does_not_keep_the_loop(callers):
+    """Uvloop reads 32 parts of one connection before it looks at the next: of four, that was 100 ms and more."""
+    body = b"POST / HTTP/1.1\r\nContent-Type: a\r\nContent-Length: 16777216\r\n\r\n" + bytes((16 << 20) - 1)
+
+    async def main():
+        listening, endpoint = listening_socket(0), Slow()
+        connections = Connections(10, lambda: None)
+        listener = Listener(
+            listening,
+            connections,
+            lambda client: Connection(endpoint, Bounds(), connections, lambda _: None, client),
+            bounds=Bounds(),
+        )
+        listener.start()
+        port = listening.getsockname()[1]
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for _ in range(callers):
+                group.create_task(asyncio.to_thread(send, port))
+            while endpoint.parts < callers * 60:
+                writer.write(b"GET / HTTP/1.1\r\n\r\n")
+                await reader.readuntil(b"{}")
+            writer.close()
+        listener.stop()
+        return endpoint.seen
+
+    def send(port):
+        with socket.create_connection(("127.0.0.1", port)) as raw:
+            raw.sendall(body)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        seen = runner.run(main())
+    between = [after - before for before, after in itertools.pairwise(seen)]
+    assert sum(between) > callers * 50
+    assert max(between) < 3 * (callers + 2)
+
+
 @pytest.mark.parametrize("bytes_max", [1 << 20, DIGESTED_BYTES, DIGESTED_BYTES + 300_000])
 def test_a_body_that_is_too_long_keeps_its_head_size_and_digest(bytes_max):
     data = random.Random(1).randbytes(bytes_max + 700_000)
@@ -82,6 +148,23 @@ def test_a_body_that_is_too_long_keeps_its_head_size_and_digest(bytes_max):
         hashlib.sha256(data).hexdigest(),
     )
     assert body.held == len(whole.head)
+
+
+@pytest.mark.parametrize("size", [0, 10, DIGESTED_BYTES, DIGESTED_BYTES + 1])
+def test_a_body_is_whole_once(size):
+    """Of a long one, what identifies it is known before it is given away."""
+    data = random.Random(1).randbytes(size)
+    body = Body(size)
+    for at in range(0, size, 650_000):
+        body.take(data[at : at + 650_000])
+    whole = body.whole()
+    if size > DIGESTED_BYTES:
+        assert (whole.size, whole.digest.digest()) == (size, hashlib.sha256(data).digest())
+        assert whole.take() == data
+        assert not whole.is_whole()
+        assert len(whole) == HEAD_BYTES_MAX
+    else:
+        assert whole == data
 
 
 def test_with_tls_there_are_fewer_connections():

@@ -12,7 +12,7 @@ import logging
 import pickle
 import socket
 import subprocess
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -20,6 +20,9 @@ from ..recorder import Recorded, Recorder
 from ..review import BadReason, BadReview
 from .bounds import Bounds
 from .child import child_environment, python_command
+
+if TYPE_CHECKING:  # the child reads this file as well, and has no use for it
+    from .bodies import Long
 
 __all__ = ["Aside", "Reply", "Task", "TookTooMuch"]
 
@@ -68,10 +71,11 @@ class Aside:
         self._recorder: Recorder | None = None  # that the child has
         self._idle: asyncio.TimerHandle | None = None
 
-    async def record(self, recorder: Recorder, body: bytes, *, received_ns: int, cluster: str) -> Recorded:
+    async def record(self, recorder: Recorder, body: bytes | Long, *, received_ns: int, cluster: str) -> Recorded:
         """Return what becomes of the review in ``body``; see `Recorder.record`. Raises `BadReview`, `TookTooMuch`.
 
-        Cancelled, it ends the child that is at work: nothing goes on that nobody waits for.
+        Of a long one only the head is left here once the child has it: its record is on its way back. Cancelled, it
+        ends the child that is at work: nothing goes on that nobody waits for.
         """
         async with self._turn:
             if self._idle is not None:
@@ -102,14 +106,14 @@ class Aside:
 
     # -- one task ---------------------------------------------------------------------------------------------
 
-    async def _ask(self, recorder: Recorder, body: bytes, received_ns: int, cluster: str) -> tuple[Reply, bytes]:
+    async def _ask(self, recorder: Recorder, body: bytes | Long, received_ns: int, cluster: str) -> tuple[Reply, bytes]:
         sock = self._socket or self._start()
         loop = asyncio.get_running_loop()
         new = b"" if recorder is self._recorder else pickle.dumps(recorder)
         task = msgspec.msgpack.encode(Task(new, received_ns, cluster))
         self._recorder = recorder
         await loop.sock_sendall(sock, _length(task) + task + _length(body))
-        await loop.sock_sendall(sock, body)
+        await loop.sock_sendall(sock, body if isinstance(body, bytes) else body.take())
         size = int.from_bytes(await _received(sock, LENGTH_BYTES), "big")
         reply = msgspec.msgpack.decode(await _received(sock, size), type=Reply)
         return reply, await _received(sock, reply.line_bytes)
@@ -145,7 +149,7 @@ class Aside:
         return reply.uid, line or None, reply.degraded
 
 
-def _length(frame: bytes) -> bytes:
+def _length(frame: bytes | Long) -> bytes:
     return len(frame).to_bytes(LENGTH_BYTES, "big")
 
 

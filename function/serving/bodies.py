@@ -14,7 +14,7 @@ from ..configuration.settings import BODY_BYTES_HARD_MAX
 from ..review import HEAD_BYTES_MAX, Reason
 from .refusals import Refusal
 
-__all__ = ["Body", "Held", "Oversized", "Waiting"]
+__all__ = ["Body", "Held", "Long", "Waiting"]
 
 # A body that is longer is digested as it comes, in case it gets too long: at once, 32 MiB take the loop 100 ms.
 DIGESTED_BYTES = 4 << 20
@@ -22,22 +22,37 @@ DIGESTED_BYTES = 4 << 20
 EXPIRY_SECONDS = 0.05
 
 
-class Oversized:
-    """What is kept of a body that is too long: its head, its digest and its size.
+class Long:
+    """A long body: its head, its digest and its size, and all of it until that is taken, unless it is too long.
 
-    ``reason``: it is beyond AUDIT_BODY_BYTES_MAX, or there was no room for it beside others.
+    ``reason`` is what a record of the head alone says: the body is beyond AUDIT_BODY_BYTES_MAX, or there was no room or
+    no time for all of it.
     """
 
-    __slots__ = ("digest", "head", "reason", "size")
+    __slots__ = ("_whole", "digest", "head", "reason", "size")
 
-    def __init__(self, head: bytes, size: int, digest: hashlib._Hash, reason: Reason) -> None:
+    def __init__(self, head: bytes, size: int, digest: hashlib._Hash, reason: Reason, whole: bytes = b"") -> None:
         self.reason: Reason = reason
         self.head = head
         self.digest = digest
         self.size = size
+        self._whole = whole
 
-    def take(self, part: bytes) -> None:
-        """Count and digest a part; it is not kept."""
+    def __len__(self) -> int:
+        """Return how many bytes of it are in memory."""
+        return len(self._whole) or len(self.head)
+
+    def is_whole(self) -> bool:
+        """Return whether all of it is here."""
+        return bool(self._whole)
+
+    def take(self) -> bytes:
+        """Return all of it; from now on only the head is here."""
+        whole, self._whole = self._whole, b""
+        return whole
+
+    def add(self, part: bytes) -> None:
+        """Count and digest a part that comes behind the head; it is not kept."""
         self.digest.update(part)
         self.size += len(part)
 
@@ -53,7 +68,7 @@ class Body:
         self._bytes_max = bytes_max
         self._buffer = io.BytesIO()
         self._digest: hashlib._Hash | None = None
-        self._oversized: Oversized | None = None
+        self._oversized: Long | None = None
 
     def take(self, part: bytes) -> int:
         """Add a part; return by how many bytes ``held`` changed. Raises `Refusal` beyond `BODY_BYTES_HARD_MAX`."""
@@ -62,7 +77,7 @@ class Body:
         if self.size > BODY_BYTES_HARD_MAX:
             raise Refusal("too_large")
         if self._oversized is not None:
-            self._oversized.take(part)
+            self._oversized.add(part)
             return 0
         self._buffer.write(part)
         self.held += len(part)
@@ -80,14 +95,19 @@ class Body:
         if self._oversized is None:
             digest = self._digest or hashlib.sha256(self._buffer.getbuffer())
             head = bytes(self._buffer.getbuffer()[:HEAD_BYTES_MAX])
-            self._oversized = Oversized(head, self.size, digest, reason)
+            self._oversized = Long(head, self.size, digest, reason)
             self._buffer = io.BytesIO()
             self.held = len(self._oversized.head)
         return self.held - before
 
-    def whole(self) -> bytes | Oversized:
-        """Return the body."""
-        return self._oversized or self._buffer.getvalue()
+    def whole(self) -> bytes | Long:
+        """Return the body, which is at its end."""
+        if self._oversized is not None:
+            return self._oversized
+        whole = self._buffer.getvalue()
+        if self._digest is None:
+            return whole
+        return Long(whole[:HEAD_BYTES_MAX], self.size, self._digest, "too_costly", whole)
 
 
 class Holder(Protocol):

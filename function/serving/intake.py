@@ -24,7 +24,7 @@ from ..recorder import Recorded
 from ..review import answer, degrade, degrade_whole
 from ..work import TooCostly, Work
 from .aside import Aside, TookTooMuch
-from .bodies import Body, Held, Oversized, Waiting
+from .bodies import Body, Held, Long, Waiting
 from .bounds import Bounds
 from .refusals import Refusal, refusal_of
 from .turns import Turns
@@ -91,11 +91,11 @@ class Intake:
 
     # -- the steps, in their order ----------------------------------------------------------------------------
 
-    def record(self, exchange: Exchange, body: bytes | Oversized) -> None:
+    def record(self, exchange: Exchange, body: bytes | Long) -> None:
         """Record the review of a body that is here, and answer: now, or when the journal has it (`Exchange.done`)."""
         try:
             self._admit(exchange)
-            if isinstance(body, Oversized) or len(body) > self._bounds.loop_body_bytes:
+            if isinstance(body, Long) or len(body) > self._bounds.loop_body_bytes:
                 self._record_aside(exchange, body)
             elif len(body) <= self._bounds.loop_uncounted_bytes:
                 self._record_here(exchange, body)
@@ -119,7 +119,7 @@ class Intake:
                 self._store(exchange, self._recorded(exchange, body))
             except TooCostly:
                 if self._holds(exchange, len(body)):
-                    self.held.add(exchange, -len(body))  # from now on the task counts it
+                    self.held.add(exchange, -len(body))  # it is counted there
                     self._record_aside(exchange, body)
                 else:
                     self._store(exchange, self._recorded_by_head(exchange, body))
@@ -217,15 +217,15 @@ class Intake:
 
     # -- what takes long --------------------------------------------------------------------------------------
 
-    def _record_aside(self, exchange: Exchange, body: bytes | Oversized) -> None:
-        task = asyncio.get_running_loop().create_task(self._store_later(exchange, body))
+    def _record_aside(self, exchange: Exchange, body: bytes | Long) -> None:
+        held = len(body)
+        self.held.add(exchange, held)
+        task = asyncio.get_running_loop().create_task(self._store_later(exchange, body, held))
         self._tasks.add(task)  # or it could be collected before it ends
         task.add_done_callback(self._tasks.discard)
 
-    async def _store_later(self, exchange: Exchange, body: bytes | Oversized) -> None:
-        """Do what `record` does beside the event loop; clusters take turns."""
-        held = len(body.head if isinstance(body, Oversized) else body)
-        self.held.add(exchange, held)
+    async def _store_later(self, exchange: Exchange, body: bytes | Long, held: int) -> None:
+        """Do what `record` does beside the event loop; clusters take turns. It counts ``held`` bytes until the end."""
         try:
             async with asyncio.timeout(exchange.deadline - time.monotonic()):
                 recorded = await self._recorded_whole(exchange, body) or await self._recorded_head(exchange, body)
@@ -237,9 +237,9 @@ class Intake:
         finally:
             self.held.add(exchange, -held)
 
-    async def _recorded_whole(self, exchange: Exchange, body: bytes | Oversized) -> Recorded | None:
+    async def _recorded_whole(self, exchange: Exchange, body: bytes | Long) -> Recorded | None:
         """Return what becomes of the whole review, None where that is too much, or not to be had in time."""
-        if isinstance(body, Oversized):
+        if isinstance(body, Long) and not body.is_whole():
             return None
         name = exchange.cluster.name
         recorder = self.configuration.recorder_of(name)
@@ -250,15 +250,15 @@ class Intake:
         except (TookTooMuch, TimeoutError):
             return None
 
-    async def _recorded_head(self, exchange: Exchange, body: bytes | Oversized) -> Recorded:
+    async def _recorded_head(self, exchange: Exchange, body: bytes | Long) -> Recorded:
         """Do what `_recorded_by_head` does on a thread: a head can be long."""
         by_head = functools.partial(self._recorded_by_head, exchange, body)
         return await asyncio.get_running_loop().run_in_executor(self._thread, by_head)
 
-    def _recorded_by_head(self, exchange: Exchange, body: bytes | Oversized) -> Recorded:
+    def _recorded_by_head(self, exchange: Exchange, body: bytes | Long) -> Recorded:
         """Return what becomes of a review of which only the head is looked at. Raises `BadReview`."""
         name = exchange.cluster.name
-        if isinstance(body, Oversized):
+        if isinstance(body, Long):
             review = degrade(body.head, reason=body.reason, size=body.size, sha256=body.digest.hexdigest())
         else:
             review = degrade_whole(body, reason="too_costly")

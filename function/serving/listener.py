@@ -24,8 +24,9 @@ log = logging.getLogger("audit.server")
 BACKLOG = 1024
 # Descriptors for everything but connections: the journal, the metrics, files that are read again.
 DESCRIPTORS_SPARE = 64
-# Of each round of the loop, so much is for bodies in chunks: those of one byte take the most for what they bring.
-CHUNKS_SECONDS = 0.005
+# Of each round of the loop, so much is for long bodies and what is pipelined; chunks of one byte take the most for what
+# they bring.
+TURNS_SECONDS = 0.005
 # So many connections are accepted before others have their turn: a newcomer waits a round, which may take milliseconds,
 # for so many that came before it.
 ACCEPTED_A_TURN = 64
@@ -45,7 +46,8 @@ class Connections:
     """
 
     def __init__(self, most: int, cut: Callable[[], None]) -> None:
-        self.turns = Turns(CHUNKS_SECONDS)
+        self.turns = Turns(TURNS_SECONDS)
+        self.kept_bytes = 0
         self._most = most
         self._cut = cut
         # Not used yet; used for anything; used for a review that was recorded. First what was not used for longest, as

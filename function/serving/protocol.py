@@ -32,6 +32,12 @@ HEADERS_MAX = 100
 REQUESTS_A_TURN = 4
 # Of a body in chunks, so much is read at a time.
 CHUNKS_BYTES = 16 << 10
+# After longer reads connections take turns: uvloop reads 8 MiB of one before it looks at the next. Of a round of the
+# loop, so much at least is for what a connection will read whose turn has come.
+LONG_BYTES = 64 << 10
+READ_SECONDS = 0.0005
+# What was read and has to wait may take so much memory, of all connections together. No caller of ours pipelines.
+KEPT_BYTES_MAX = 32 << 20
 # Behind the last answer, so much is read and thrown away, but for the rest of a body: its caller may look for the
 # answer only then.
 LINGER_BYTES_MAX = 1 << 20
@@ -55,9 +61,13 @@ class Endpoint(Protocol):
 
 
 class Registry(Protocol):
-    """Who keeps the number of connections bounded. They share its ``turns`` at bodies in chunks."""
+    """Who keeps the number of connections bounded.
+
+    They share its ``turns`` at long bodies and at what is pipelined; ``kept_bytes`` were read and have to wait.
+    """
 
     turns: Turns
+    kept_bytes: int
 
     def used(self, connection: Connection, *, recorded: bool) -> None:
         """A request was answered for the first time; ``recorded``: a review with 200, for the first time."""
@@ -103,6 +113,7 @@ class Connection(asyncio.Protocol):
         self._remaining = 0  # bytes of the body
         self._chunks: Any = None  # of a body that comes in chunks
         self._rest = b""  # read, and not looked at yet
+        self._kept = 0  # bytes of it that have to wait, and not for the end of a head
         self._is_followed = False  # by what nobody will look at
         self._is_in_body = False  # at the last answer
         self._discarded = 0  # bytes behind it
@@ -126,18 +137,22 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read on, or keep what came while nobody can look at it."""
         if self._rest:
-            data = self._rest + data
-            self._rest = b""
+            data = self._let_go() + data
         if self.state == self.ANSWER or not self._is_writable:
             self._keep(data)
         else:
             self._read(data)
 
+    def eof_received(self) -> bool:
+        """Nothing more comes. Return whether to stay open meanwhile: the caller may still read its answer."""
+        self._keep_alive = False
+        return self.state == self.ANSWER and bool(self.transport.can_write_eof())  # TLS ends both ways at once
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is there any more."""
         del exc
         exchange, self._exchange = self._exchange, None
-        self._rest = b""
+        self._let_go()
         if exchange is not None and self.state != self.ANSWER:
             exchange.leave()
         self._registry.lost(self)
@@ -155,6 +170,16 @@ class Connection(asyncio.Protocol):
     # -- reading ----------------------------------------------------------------------------------------------
 
     def _read(self, data: bytes) -> None:
+        if len(data) < LONG_BYTES:
+            self._read_now(data)
+            return
+        turns = self._registry.turns
+        turns.now(functools.partial(self._read_now, data))
+        if turns.is_over() and not self._is_paused:
+            self._pause()
+            turns.later(self._go_on, READ_SECONDS)
+
+    def _read_now(self, data: bytes) -> None:
         self._is_reading = True
         try:
             at = self._read_requests(data)
@@ -170,22 +195,24 @@ class Connection(asyncio.Protocol):
 
     def _read_requests(self, data: bytes) -> int:
         """Read what can be read now; return where what has to wait begins, the length of all where nothing has."""
-        at, size, turns = 0, len(data), REQUESTS_A_TURN
+        at, size, requests, turns = 0, len(data), 0, self._registry.turns
         while at < size:
             state = self.state
             if state == self.HEAD:
-                if not turns:
-                    asyncio.get_running_loop().call_soon(self._go_on)
+                if requests == REQUESTS_A_TURN or (requests and turns.is_over()):
+                    turns.later(self._go_on)
                     return at
-                turns -= 1
+                requests += 1
                 at = self._begin(data, at)
             elif state == self.BODY:
-                at = self._take(data, at, size)
+                end = min(at + self._remaining, size)
+                self._take(data[at:end])
+                at = end
             elif state == self.CHUNKS:
-                if self._registry.turns.is_over():
-                    self._registry.turns.later(self._go_on)
+                if turns.is_over():
+                    turns.later(self._go_on)
                     return at
-                self._registry.turns.now(functools.partial(self._feed, data[at : at + CHUNKS_BYTES]))
+                turns.now(functools.partial(self._feed, data[at : at + CHUNKS_BYTES]))
                 at = min(at + CHUNKS_BYTES, size)
             elif state == self.ANSWER:
                 return at
@@ -245,7 +272,7 @@ class Connection(asyncio.Protocol):
         if not found.urls or method in (b"PRI", b"CONNECT"):
             self._refuse(Refusal("http", "no request of HTTP/1 that we answer"))
             return
-        path, _, query = found.urls.pop().partition(b"?")
+        path, _, query = _origin_form(found.urls.pop()).partition(b"?")
         if len(headers) > HEADERS_MAX:
             self._refuse(Refusal("headers"))
             return
@@ -283,18 +310,13 @@ class Connection(asyncio.Protocol):
         if exchange is not None and self.state == self.ANSWER:
             exchange.end(b"")
 
-    def _take(self, data: bytes, at: int, size: int) -> int:
-        """Take what there is of the body; return where what follows begins."""
-        end = at + self._remaining
-        exchange = self._exchange
-        if end > size:
-            self._remaining = end - size
-            if exchange is not None:
-                exchange.take(data[at:])
-            return size
-        self._remaining = 0
-        self._end(data[at:end])
-        return end
+    def _take(self, part: bytes) -> None:
+        """Take what there is of a body whose length is known."""
+        self._remaining -= len(part)
+        if not self._remaining:
+            self._end(part)
+        elif self._exchange is not None:
+            self._exchange.take(part)
 
     def _end(self, part: bytes) -> None:
         """The body is here; ``part`` is the last of it."""
@@ -346,7 +368,9 @@ class Connection(asyncio.Protocol):
             self._close()
         elif self.state == self.ANSWER:
             self.state = self.HEAD
-            if self._is_paused and not self._is_reading:
+            if self._rest and not self._is_reading:
+                self._registry.turns.later(self._go_on)
+            elif self._is_paused:
                 self._go_on()
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -362,7 +386,7 @@ class Connection(asyncio.Protocol):
         more_comes = self.state != self.ANSWER or self._is_reading or self._is_followed or bool(self._rest)
         self._is_in_body = self.state in (self.BODY, self.CHUNKS)
         self.state = self.LINGER
-        self._rest = b""
+        self._let_go()
         if more_comes and self.transport.can_write_eof():
             self.transport.write_eof()
             if self._is_paused:
@@ -375,8 +399,35 @@ class Connection(asyncio.Protocol):
 
     def _keep(self, data: bytes) -> None:
         """Keep what cannot be read yet, and let no more come."""
-        self._rest = data
-        self._pause()
+        registry, size = self._registry, len(data)
+        if registry.kept_bytes + size > KEPT_BYTES_MAX:
+            self._give_up()
+        else:
+            registry.kept_bytes += size
+            self._kept = size
+            self._rest = data
+            self._pause()
+
+    def _give_up(self) -> None:
+        """Answer what is here, and nothing more: there is no room for it."""
+        if self.state == self.ANSWER:
+            self._is_followed, self._keep_alive = True, False
+            self._pause()
+        elif self.state == self.HEAD:
+            self._refuse(Refusal("overloaded"))
+        elif self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            exchange.leave()
+            self._refuse(Refusal("overloaded"))
+        else:
+            self.transport.abort()
+
+    def _let_go(self) -> bytes:
+        """Return what was kept; it is not any more."""
+        rest, self._rest = self._rest, b""
+        self._registry.kept_bytes -= self._kept
+        self._kept = 0
+        return rest
 
     def _pause(self) -> None:
         if not self._is_paused and not self.transport.is_closing():
@@ -391,8 +442,7 @@ class Connection(asyncio.Protocol):
             self._is_paused = False
             self.transport.resume_reading()
         if self._rest:
-            data, self._rest = self._rest, b""
-            self._read(data)
+            self._read(self._let_go())
 
     # -- bounds -----------------------------------------------------------------------------------------------
 
@@ -516,6 +566,19 @@ class _AnotherRequest(Exception):  # noqa: N818 - it stops the parser
 
 def _expects(headers: dict[bytes, bytes]) -> bool:
     return any(name.lower() == b"expect" for name in headers)
+
+
+# A target may name the host again, also without a proxy (RFC 9112, 3.2.2).
+_HOST = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+
+
+def _origin_form(target: bytes) -> bytes:
+    """Return the path and query of a request's target."""
+    host = None if target.startswith(b"/") else _HOST.match(target)
+    if host is None:
+        return target
+    rest = target[host.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest
 
 
 def _decoded(path: bytes) -> str:

@@ -16,7 +16,7 @@ class Turns:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._spent = 0.0
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[Callable[[], None], float]] = deque()
         self._is_counting = False
         self._is_someones = False  # whose turn has come
 
@@ -24,29 +24,32 @@ class Turns:
         """Return whether this round has had its share, or others wait already: then it is `later`."""
         return self._spent >= self._seconds or (bool(self._waiting) and not self._is_someones)
 
-    def now(self, work: Callable[[], None]) -> None:
-        """Do it, and count what it takes."""
-        began = time.monotonic()
+    def now(self, work: Callable[[], None], seconds: float = 0.0) -> None:
+        """Do it, and count what it takes: ``seconds`` at least, for what it leads to."""
+        began, before = time.monotonic(), self._spent
         work()
-        self._spent += time.monotonic() - began
+        self._spent = before + max(seconds, time.monotonic() - began)
         if not self._is_counting:
-            self._is_counting = True
-            asyncio.get_running_loop().call_soon(self._next)
+            self._count()
 
-    def later(self, go_on: Callable[[], None]) -> None:
-        """Call this in one of the next rounds; what is long in it goes through `now` again."""
-        self._waiting.append(go_on)
+    def later(self, go_on: Callable[[], None], seconds: float = 0.0) -> None:
+        """Do it in one of the next rounds, as with `now`."""
+        self._waiting.append((go_on, seconds))
+        if not self._is_counting:
+            self._count()
+
+    def _count(self) -> None:
+        self._is_counting = True
+        asyncio.get_running_loop().call_soon(self._next)
 
     def _next(self) -> None:
         """Begin the next round."""
-        self._is_counting = False
         self._spent = 0.0
         self._is_someones = True
         try:
             while self._waiting and self._spent < self._seconds:
-                self._waiting.popleft()()
+                self.now(*self._waiting.popleft())
         finally:
-            self._is_someones = False
-        if self._waiting and not self._is_counting:
-            self._is_counting = True
-            asyncio.get_running_loop().call_soon(self._next)
+            self._is_someones = self._is_counting = False
+            if self._waiting or self._spent:
+                self._count()
