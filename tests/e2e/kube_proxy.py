@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from api import Api
 from cluster_service import pass_on
 
-POLL_SECONDS = 1.0  # endpoints take their time to get to every node: pods must serve on when they are told to end
+POLL_SECONDS = 0.2
 
 
 class Address(NamedTuple):

@@ -93,17 +93,18 @@ def test_pods_with_a_journal_each_lose_no_call_either(
 
 
 def _installed(plane: ControlPlane, values: dict[str, Any]) -> Release:
-    """Install; wait until the pods run and the API server heeds the webhook, which takes a moment."""
+    """Install; wait until the API server heeds the webhook, and the Service the pods, which takes a moment."""
     release = releases.install(plane, values)
     release.rolled_out()
-    calls = api_metrics.read(plane.admin).calls(WEBHOOK)
     probe = {"metadata": {"generateName": "is-the-webhook-called-"}}
 
-    def called() -> bool:
+    def answered() -> bool:
+        before = api_metrics.read(plane.admin)
         plane.admin.create("/api/v1/namespaces/default/configmaps", probe, dryRun="All")
-        return api_metrics.read(plane.admin).calls(WEBHOOK) > calls
+        said = api_metrics.read(plane.admin).since(before)
+        return said.calls(WEBHOOK) > 0 and said.failed_open(WEBHOOK) == 0
 
-    _wait(called)
+    _wait(answered)
     return release
 
 
@@ -153,6 +154,7 @@ def _changing(plane: ControlPlane, worker: Node, namespace: str) -> Iterator[Out
     before, without_pod = api_metrics.read(plane.admin), worker.proxy.dropped
     with load.changing(plane.admin, namespace) as changes:
         outcome = Outcome(namespace, changes, [], before, 0)
+        _wait(lambda: changes.accepted.total() > 50)
         yield outcome
     outcome.metrics = api_metrics.read(plane.admin).since(before)
     outcome.without_pod = worker.proxy.dropped - without_pod
