@@ -39,12 +39,9 @@ if reason := container.missing():
 SECTION = "The chart's pods, replaced under load"
 WEBHOOK = "kube-audit-function.kube-audit-function.svc"
 LOG = "example.com/audit"
-# The chart's own values, but for what the machine's speed decides: a call that waits is not lost.
-OWN: dict[str, Any] = {
+VALUES: dict[str, Any] = {
     "image": {"repository": "registry.example/audit", "tag": "1"},
-    "webhook": {"timeoutSeconds": 30},
-}
-SEALED_ON_A_VOLUME = OWN | {
+    "webhook": {"timeoutSeconds": 30},  # a call that waits for a slow machine is not lost
     "journal": {"persistentVolume": {"enabled": True, "storageClass": "nfs"}},
     "settings": {"AUDIT_SEAL_KEY_FILE": "/etc/kube-audit-function/seal/seal.key", "AUDIT_SEAL_SECONDS": "1"},
     "extraVolumes": [{"name": "seal", "secret": {"secretName": "audit-seal", "defaultMode": 0o440}}],
@@ -57,7 +54,7 @@ def test_upgrades_and_a_rollback_lose_no_call(new_plane: ControlPlane, directory
     place = directory / "pods"
     key = _seal_key(new_plane, place)
     with node.running(new_plane, place / "node", NAMESPACE) as worker:
-        release = _installed(new_plane, SEALED_ON_A_VOLUME)
+        release = _installed(new_plane, VALUES)
         kept = release.kept(TOKENS, CERTIFICATE, JOURNAL)
         journal = worker.directory / "persistent" / "kube-audit-function-journal"
         with _changing(new_plane, worker, "upgraded") as outcome:
@@ -72,24 +69,6 @@ def test_upgrades_and_a_rollback_lose_no_call(new_plane: ControlPlane, directory
     _judge(outcome, [journal], worker, report, "two upgrades and a rollback, one volume")
     assert {one.content["kind"] for one in records.read(journal)} == {"AdmissionReview", "Event"}
     well(_function("verify", str(journal), "--key", key))
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("policy", ["Ignore", "Fail"])
-def test_pods_with_a_journal_each_lose_no_call_either(
-    replicas: int, policy: str, new_plane: ControlPlane, directory: Path, report: Report
-) -> None:
-    """The default, an emptyDir, which goes with its pod; here it stays, to be read."""
-    name = f"{policy.lower()}-{replicas}"
-    webhook = OWN["webhook"] | {"failurePolicy": policy}
-    with node.running(new_plane, directory / name, NAMESPACE) as worker:
-        release = _installed(new_plane, OWN | {"replicas": replicas, "webhook": webhook})
-        with _changing(new_plane, worker, name) as outcome:
-            _new_image(release, worker)
-        _uninstalled(release, worker)
-    journals = list(worker.directory.glob("*/volumes/journal"))
-    _judge(outcome, journals, worker, report, f"an upgrade of {replicas}, {policy}, a journal each")
 
 
 def _installed(plane: ControlPlane, values: dict[str, Any]) -> Release:
