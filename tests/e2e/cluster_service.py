@@ -41,7 +41,7 @@ class Service:
         instance = self._ready[next(self._turn) % len(self._ready)]
         try:
             to_read, to_write = await asyncio.open_connection("127.0.0.1", instance)
-            await asyncio.gather(_pass_on(reader, to_write), _pass_on(to_read, writer))
+            await asyncio.gather(pass_on(reader, to_write), pass_on(to_read, writer))
         except OSError:
             writer.transport.abort()
 
@@ -66,7 +66,7 @@ def before(instances: Sequence[int]) -> Iterator[int]:
         loop.close()
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while data := await reader.read(1 << 16):
             writer.write(data)

@@ -132,7 +132,7 @@ def _apiserver_flags(plane: ControlPlane, etcd_port: int) -> list[str]:
         f"--tls-cert-file={serving.certificate}",
         f"--tls-private-key-file={serving.key}",
         f"--cert-dir={plane.directory / 'certificates'}",
-        "--service-cluster-ip-range=10.0.0.0/24",
+        "--service-cluster-ip-range=127.128.0.0/16",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={key}",
         f"--service-account-signing-key-file={key}",

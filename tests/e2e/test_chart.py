@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import base64
-import json
-import os
 import re
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
+import releases
 import yaml
 from certificates import Pair
 from control_plane import ControlPlane
 from deploying import rendered, well
 from function_hosts import TREE, Serve, serve
+from releases import CERTIFICATE, CHART, JOURNAL, NAME, NAMESPACE, TOKENS, WEBHOOK, Release, helm
 from report import Report
 
-if "E2E_HELM" not in os.environ:
-    pytest.skip("Helm could not be built", allow_module_level=True)
-
-HELM = Path(os.environ["E2E_HELM"]) / "helm"
-CHART = TREE / "charts" / "kube-audit-function"
-NAMESPACE = NAME = "kube-audit-function"
 SECTION = "The chart"
 TOKEN = "0123456789abcdefghijklmnopqrstuv"
 ROLE = "arn:aws:iam::111122223333:role/audit"
-WEBHOOK = f"/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/{NAME}"
 
 # The same choices, as options of `deploy/render kubernetes` and as values.
 EXISTING: dict[str, Any] = {"tls": {"mode": "existing"}, "policy": {"enabled": False}}
@@ -102,24 +93,6 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a timeout that is too long": ({"webhook": {"timeoutSeconds": 31}}, "timeoutSeconds"),
     "a cluster that no path may hold": ({"clusterName": "Prod_1"}, "clusterName"),
 }
-
-
-def helm(*arguments: str, values: dict[str, Any] | None = None, plane: ControlPlane | None = None) -> Any:
-    """Run Helm with a home of its own."""
-    home = plane.directory if plane else Path(os.environ["E2E_HELM"])
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
-    if plane:
-        environment["KUBECONFIG"] = str(plane.kubeconfig("admin"))
-    given = ("--values", "-") if values is not None else ()
-    return subprocess.run(
-        [HELM, *arguments, *given],
-        input=json.dumps(values),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment,
-        check=False,
-    )
 
 
 def templated(values: dict[str, Any], *flags: str) -> list[dict[str, Any]]:
@@ -223,55 +196,22 @@ BIG: dict[str, Any] = {
     "tls": {"mode": "generated"},
     "settings": {"AUDIT_FORMAT": "event"},
 }
-KEPT = (
-    f"/api/v1/namespaces/{NAMESPACE}/secrets/kube-audit-clusters",
-    f"/api/v1/namespaces/{NAMESPACE}/secrets/kube-audit-function-tls",
-    f"/api/v1/namespaces/{NAMESPACE}/persistentvolumeclaims/kube-audit-function-journal",
-    f"/api/v1/namespaces/{NAMESPACE}/persistentvolumeclaims/kube-audit-function-watch",
-    WEBHOOK,
-)
-
-
-@dataclass
-class Release:
-    """An installed release, and what it said."""
-
-    plane: ControlPlane
-    notes: str
-
-    def kept(self) -> dict[str, Any]:
-        """Return what no upgrade may change: identities, secrets, claims, and the webhook."""
-        found = {}
-        for path in KEPT:
-            one = self.plane.admin.must("GET", path).json
-            found[path] = one["metadata"]["uid"], {key: one.get(key) for key in ("data", "webhooks")}
-        return found
-
-    def image(self) -> str:
-        path = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{NAME}"
-        (container,) = self.plane.admin.must("GET", path).json["spec"]["template"]["spec"]["containers"]
-        return str(container["image"])
-
-    def data(self, path: str) -> dict[str, bytes]:
-        data = self.plane.admin.must("GET", path).json["data"]
-        return {name: base64.b64decode(text) for name, text in data.items()}
+WATCH = JOURNAL.replace("-journal", "-watch")
+KEPT = (TOKENS, CERTIFICATE, JOURNAL, WATCH, WEBHOOK)
 
 
 @pytest.fixture(scope="module")
 def release(new_plane: ControlPlane) -> Iterator[Release]:
-    well(new_plane.kubectl("create", "namespace", NAMESPACE))
-    well(new_plane.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted"))
-    done = helm("install", "audit", str(CHART), "--namespace", NAMESPACE, values=BIG, plane=new_plane)
-    well(done)
-    yield Release(new_plane, done.stdout)
-    well(helm("uninstall", "audit", "--namespace", NAMESPACE, plane=new_plane))
-    assert new_plane.admin.call("GET", KEPT[2]).ok  # the journal stays
+    installed = releases.install(new_plane, BIG)
+    yield installed
+    installed.uninstall()
+    assert new_plane.admin.call("GET", JOURNAL).ok  # the journal stays
     assert new_plane.admin.call("GET", WEBHOOK).status == 404
 
 
 def test_the_notes_say_how_to_see_the_first_record(release: Release) -> None:
     assert "show --name first-record" in release.notes
-    token = release.data(KEPT[0])["in-cluster"].decode().strip()
+    token = release.data(TOKENS)["in-cluster"].decode().strip()
     assert len(token) == 32
     assert token not in release.notes
 
@@ -295,7 +235,7 @@ def test_every_object_and_pod_is_taken_strictly(release: Release, report: Report
 def test_the_release_records_and_its_test_passes(release: Release, directory: Path, report: Report) -> None:
     """A process with the settings, token and certificate of the release; and the very command of `helm test`."""
     place = directory / "chart"
-    for name, path in (("clusters", KEPT[0]), ("tls", KEPT[1])):
+    for name, path in (("clusters", TOKENS), ("tls", CERTIFICATE)):
         (place / name).mkdir(parents=True, exist_ok=True)
         for file, content in release.data(path).items():
             (place / name / file).write_bytes(content)
@@ -334,80 +274,28 @@ def _in_cluster(server: Serve, arguments: list[str]) -> Any:
     return subprocess.run(command, cwd=TREE, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_upgrade_and_rollback_change_no_secret_and_the_webhook_stays_in_force(release: Release, report: Report) -> None:
-    """While changes come: each is a call of the webhook. No pod runs here, so that calls arrive is not shown."""
-    plane, before = release.plane, release.kept()
-    with Changing(plane) as made:
-        for verb, tag in (
-            (("upgrade", "audit", str(CHART), "--reuse-values", "--set-string", "image.tag=2"), "2"),
-            (("rollback", "audit", "1"), "1"),
-            (
-                (
-                    "upgrade",
-                    "audit",
-                    str(CHART),
-                    "--reuse-values",
-                    "--set-string",
-                    "image.tag=3",
-                    "--set",
-                    "replicas=3",
-                ),
-                "3",
-            ),
-        ):
-            well(helm(*verb, "--namespace", NAMESPACE, plane=plane))
-            assert release.image().endswith(f":{tag}")
-            assert release.kept() == before
-    assert made.called() == made.changes > 3
-    report.say(
-        SECTION,
-        f"- two upgrades and a rollback: secrets, claims and webhook unchanged; {made.changes} changes, all called.",
-    )
+def test_upgrades_and_a_rollback_change_no_secret_claim_or_webhook(release: Release, report: Report) -> None:
+    """What the pods do meanwhile is in test_pods.py."""
+    before = release.kept(*KEPT)
+    release.upgrade("--set-string", "image.tag=2")
+    assert release.image().endswith(":2")
+    assert release.kept(*KEPT) == before
+    release.rollback(1)
+    assert release.image().endswith(":1")
+    assert release.kept(*KEPT) == before
+    release.upgrade("--set-string", "image.tag=3", "--set", "replicas=3")
+    assert release.image().endswith(":3")
+    assert release.kept(*KEPT) == before
+    report.say(SECTION, "- two upgrades and a rollback: secrets, claims and webhook unchanged.")
 
 
 def test_a_rotation_goes_through_an_upgrade(release: Release) -> None:
     """As the README says: a new line before the old one in the Secret, and the webhook calls with the first."""
-    old = release.data(KEPT[0])["in-cluster"].decode()
+    old = release.data(TOKENS)["in-cluster"].decode()
     both = base64.b64encode(f"{TOKEN}\n{old}".encode()).decode()
     patch = [{"op": "replace", "path": "/data/in-cluster", "value": both}]
-    release.plane.admin.must("PATCH", KEPT[0], patch, content_type="application/json-patch+json")
-    well(helm("upgrade", "audit", str(CHART), "--reuse-values", "--namespace", NAMESPACE, plane=release.plane))
+    release.plane.admin.must("PATCH", TOKENS, patch, content_type="application/json-patch+json")
+    release.upgrade()
     (webhook,) = release.plane.admin.must("GET", WEBHOOK).json["webhooks"]
     assert webhook["clientConfig"]["service"]["path"] == f"/log-request/in-cluster/{TOKEN}"
-    assert release.data(KEPT[0])["in-cluster"].decode() == f"{TOKEN}\n{old}"
-
-
-class Changing:
-    """Makes changes from a thread, and counts them."""
-
-    def __init__(self, plane: ControlPlane) -> None:
-        self._plane = plane
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._began = plane.audit_log_bytes()
-        self.changes = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(0.05):
-            name = f"during-{self.changes}"
-            self._plane.admin.create("/api/v1/namespaces/default/configmaps", {"metadata": {"name": name}})
-            self.changes += 1
-
-    def called(self) -> int:
-        """Return for how many of them the API server's own log says that it called the webhook, and went on without."""
-        with open(self._plane.audit_log, "rb") as log:
-            log.seek(self._began)
-            events = [json.loads(line) for line in log if b"during-" in line]
-        return sum(
-            key.startswith("failed-open.") and value == f"{NAME}.{NAME}.svc"
-            for event in events
-            for key, value in event.get("annotations", {}).items()
-        )
+    assert release.data(TOKENS)["in-cluster"].decode() == f"{TOKEN}\n{old}"
