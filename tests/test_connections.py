@@ -144,7 +144,7 @@ def test_what_many_send_without_pause_takes_no_memory_together(count, kind):
             time.sleep(0.3)
         assert resident_bytes(server, "VmHWM") - before < 96 * MIB
         assert not wrong
-        assert max(seconds) < 1
+        assert max(seconds) < 2
 
 
 @counts(150, 1000)
@@ -158,7 +158,7 @@ def test_many_costly_reviews_at_once_hold_up_nobody_else(count):
             flood(callers, raw_post(body, "/log-request?timeout=30s"), 15)
             time.sleep(0.3)
         assert not wrong
-        assert max(seconds) < 1
+        assert max(seconds) < 2.5  # 0.4 on a machine that does nothing else
         assert resident_bytes(server, "VmHWM") - before < 64 * MIB
 
 
