@@ -66,6 +66,20 @@ class Mount(NamedTuple):
     read_only: bool
 
 
+# What the script needs of the machine.
+TRIAL = """
+set -e
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/proc /mnt/usr
+mount -t proc proc /mnt/proc
+mount --rbind /usr /mnt/usr
+mount -o remount,bind,ro /mnt/usr
+ip link set lo up
+ip address add 10.244.0.1/32 dev lo
+hostname pod
+"""
+
+
 @dataclass(frozen=True)
 class User:
     """Who the container runs as."""
@@ -81,8 +95,7 @@ def missing() -> str:
         return "only root can give a pod its own network, root and user"
     if absent := [tool for tool in TOOLS if not shutil.which(tool)]:
         return f"not installed: {', '.join(absent)}"
-    trial = [*NAMESPACES, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    tried = subprocess.run(trial, capture_output=True, text=True, check=False)
+    tried = subprocess.run([*NAMESPACES, "bash", "-c", TRIAL], capture_output=True, text=True, check=False)
     return f"this machine lets root make no namespaces: {tried.stderr}" if tried.returncode else ""
 
 
