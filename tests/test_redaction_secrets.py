@@ -36,7 +36,8 @@ class Pairs(list):
     """An object as its pairs: JSON text may repeat a name, a dict cannot."""
 
 
-planted = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_", min_size=12, max_size=40)
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+planted = st.text(LETTERS, min_size=7, max_size=35).map("S3-0_{}".format)  # part of no word of a review's own
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
     lambda inner: (
