@@ -96,6 +96,7 @@ class Intake:
         try:
             self._admit(exchange)
             if isinstance(body, Long) or len(body) > self._bounds.loop_body_bytes:
+                self.held.add(exchange, len(body))
                 self._record_aside(exchange, body)
             elif len(body) <= self._bounds.loop_uncounted_bytes:
                 self._record_here(exchange, body)
@@ -119,7 +120,6 @@ class Intake:
                 self._store(exchange, self._recorded(exchange, body))
             except TooCostly:
                 if self._holds(exchange, len(body)):
-                    self.held.add(exchange, -len(body))  # it is counted there
                     self._record_aside(exchange, body)
                 else:
                     self._store(exchange, self._recorded_by_head(exchange, body))
@@ -218,14 +218,13 @@ class Intake:
     # -- what takes long --------------------------------------------------------------------------------------
 
     def _record_aside(self, exchange: Exchange, body: bytes | Long) -> None:
-        held = len(body)
-        self.held.add(exchange, held)
-        task = asyncio.get_running_loop().create_task(self._store_later(exchange, body, held))
+        """Do what `record` does beside the event loop; the bytes are among those in memory already, until the end."""
+        task = asyncio.get_running_loop().create_task(self._store_later(exchange, body, len(body)))
         self._tasks.add(task)  # or it could be collected before it ends
         task.add_done_callback(self._tasks.discard)
 
     async def _store_later(self, exchange: Exchange, body: bytes | Long, held: int) -> None:
-        """Do what `record` does beside the event loop; clusters take turns. It counts ``held`` bytes until the end."""
+        """Store it, whole where that may be; clusters take turns. At the end ``held`` bytes fewer are in memory."""
         try:
             async with asyncio.timeout(exchange.deadline - time.monotonic()):
                 recorded = await self._recorded_whole(exchange, body) or await self._recorded_head(exchange, body)

@@ -117,7 +117,7 @@ class Connection(asyncio.Protocol):
         self._is_followed = False  # by what nobody will look at
         self._is_in_body = False  # at the last answer
         self._discarded = 0  # bytes behind it
-        self._is_reading = False  # inside `_read`
+        self._is_reading = False  # inside `_read_now`
         self._is_paused = False
         self._is_writable = True
         self._found = _Found()
