@@ -62,6 +62,7 @@ class Clusters:
         made["metadata"]["name"] = f"clusters-{name}"
         (webhook,) = made["webhooks"]
         webhook["name"] = webhooks.webhook_name(f"clusters-{name}")
+        webhook["timeoutSeconds"] = webhooks.PATIENT_SECONDS
         expression = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": [namespace(name), "default"]}
         webhook["namespaceSelector"] = {"matchExpressions": [expression]}
         return made

@@ -162,7 +162,7 @@ def test_the_gauge_falls_and_canaries_are_lost(
     path = f"{GROUP}/validatingwebhookconfigurations/{OURS}"
     with webhooks.registered(plane.admin, configuration), watch.running():
         wait_for(lambda: watch.counted("webhook_in_force") == 1 and watch.counted("canary_seconds_count") >= 2)
-        assert watch.counted("canary_lost_total") == 0
+        before = watch.counted("canary_lost_total")  # none, unless the machine was too busy for one
         seconds = watch.counted("canary_seconds_sum") / watch.counted("canary_seconds_count")
         began, began_at = time.monotonic(), time.time()
         if harm == "deleted":
@@ -180,7 +180,7 @@ def test_the_gauge_falls_and_canaries_are_lost(
             wait_for(lambda: watch.counted("webhook_deviation", reason=reason) == 1)
             fell = time.monotonic() - began
             assert watch.counted("webhook_in_force") == 0
-        wait_for(lambda: watch.counted("canary_lost_total") >= 1)
+        wait_for(lambda: watch.counted("canary_lost_total") > before)
         lost = time.monotonic() - began
         # As long as the API server goes on calling a webhook that is gone from its store, canaries arrive.
         called = max(0.0, watch.counted("canary_last_success_timestamp_seconds") - began_at)
@@ -201,8 +201,8 @@ def test_the_gauge_falls_and_canaries_are_lost(
             plane.admin.must("PUT", path, body)
         else:
             server.start_again()
-        before = watch.counted("canary_seconds_count")
-        wait_for(lambda: watch.counted("canary_seconds_count") > before and watch.counted("webhook_in_force") == 1)
+        arrived = watch.counted("canary_seconds_count")
+        wait_for(lambda: watch.counted("canary_seconds_count") > arrived and watch.counted("webhook_in_force") == 1)
 
 
 def test_the_watch_may_do_nothing_else(plane: ControlPlane, rights: None) -> None:
