@@ -18,7 +18,10 @@ KINDS = {
     "Pod": ("", "v1", "pods", True),
     "Widget": ("example.com", "v1", "widgets", True),
     "ClusterRole": ("rbac.authorization.k8s.io", "v1", "clusterroles", False),
+    "Service": ("", "v1", "services", True),
+    "Endpoints": ("", "v1", "endpoints", True),
 }
+ORDINARY = ("Deployment", "ConfigMap", "Pod", "Widget", "ClusterRole")
 WITH_GENERATION = ("Deployment", "Pod", "Widget")
 WITH_STATUS = ("Deployment", "Pod", "Widget")
 DELETE_OPTIONS = {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}  # what no DELETE is without
@@ -65,7 +68,7 @@ class Cluster:
     What is stored, or was sent, is never changed: an edit is made on a copy.
     """
 
-    def __init__(self, seed, *, namespaces=("shop", "ops"), names=("web", "db"), kinds=tuple(KINDS), late=True):
+    def __init__(self, seed, *, namespaces=("shop", "ops"), names=("web", "db"), kinds=ORDINARY, late=True):
         self.random = Random(seed)
         self.namespaces = namespaces
         self.names = names
@@ -370,6 +373,10 @@ class Cluster:
             obj["spec"] = {"size": 1, "ratio": 0.5, "big": 12345678901234567890123}
         elif kind == "ConfigMap":
             obj["data"] = {"a": "1"}
+        elif kind == "Service":
+            obj["spec"] = {"clusterIP": "10.0.0.1"}
+        elif kind == "Endpoints":
+            obj["subsets"] = [{"addresses": [{"ip": "10.1.0.1"}]}]
         else:
             obj["rules"] = [{"verbs": ["get"], "resources": ["pods"]}]
         if kind in WITH_STATUS:
@@ -406,6 +413,10 @@ class Cluster:
             new["spec"]["containers"][0]["image"] = f"nginx:{value}"
         elif kind == "Widget":
             new["spec"]["size"] = self.random.randrange(4)
+        elif kind == "Service":
+            new["spec"]["clusterIP"] = f"10.0.0.{value}"
+        elif kind == "Endpoints":
+            new["subsets"] = [{"addresses": [{"ip": f"10.1.0.{value}"}]}]
         else:
             new["rules"] = [{"verbs": ["get", "list"][: self.random.randint(1, 2)], "resources": ["pods"]}]
         if new != old:
@@ -458,6 +469,13 @@ class Cluster:
     def _remove(self, path):
         del self.stored[path]
         self.past.append((self.now_ns, path, None))
+        endpoints = ("Endpoints", *path[1:])
+        if path[0] == "Service" and endpoints in self.stored:  # whoever made them; no webhook is asked
+            old = self.stored[endpoints]
+            if not (held := old["metadata"].get("finalizers")):
+                self._remove(endpoints)
+            elif "deletionTimestamp" not in old["metadata"]:
+                self._store(endpoints, self._being_deleted(old, 0, held))
 
     def _review_scale(self, path, old, replicas):
         def scale(number):

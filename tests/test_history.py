@@ -58,7 +58,7 @@ def runs(request):
     return seeds(250 if request.config.getoption("--long") else 15, *FOUND)
 
 
-def rendered(reviews, target):
+def rendered(reviews, target, cluster=""):
     return [
         read(
             target.render(
@@ -66,7 +66,7 @@ def rendered(reviews, target):
                 level="Request",
                 received_ns=review.received_ns,
                 now_ns=review.received_ns,
-                cluster="",
+                cluster=cluster,
                 changes=None,
             )
         )
@@ -148,7 +148,11 @@ def check_certainty(reviews, found, seed, counted):
 
 
 def are_rivals(one, other):
-    """Whether two reviews started from the same state at nearly the same time."""
+    """Whether two reviews started from the same state at nearly the same time, or both may have removed Endpoints."""
+    if path_of_review(one)[0] == "Endpoints" and one.request["operation"] == "DELETE":
+        its_service = ("Service", *path_of_review(one)[1:])
+        if path_of_review(other) == its_service and abs(one.received_ns - other.received_ns) <= RACE_NS:
+            return True
     old, rival = one.request["oldObject"], other.request["oldObject"]
     return (
         one is not other
@@ -222,6 +226,27 @@ def check_at(cluster, reviews, found, seed, counted):
                 # Of two alike the first is taken: for a moment between the two that is too early.
                 review = next(review for review in reviews if review.uid == one.step.change.record.uid)
                 assert any(are_rivals(review, other) for other in reviews), (seed, moment, path)
+
+
+@counts(40, 1000)
+def test_the_endpoints_of_a_service_go_with_it(count):
+    """The API server deletes them itself: what is certain is true, nothing is a gap, and a joined log settles all."""
+    counted = collections.Counter()
+    for seed in range(count):
+        cluster = Cluster(seed, names=("web",), kinds=("Service", "Endpoints"))
+        reviews = cluster.run(OPERATIONS)
+        records = rendered(reviews, target_of(seed))
+        for found in (list(steps(records)), list(steps(records, forgetting=True))):
+            assert gaps(found) == [], seed
+            check_certainty(reviews, found, seed, counted)
+            check_at(cluster, reviews, found, seed, counted)
+            counted["inferred"] += sum(step.cause is Cause.WITH_SERVICE for step in found)
+        now = {path_of(one.of): one for one in at(steps(joined(reviews)), 1 << 62)}
+        for path in cluster.stored.keys() | now.keys():
+            assert is_right(cluster.stored.get(path), now.get(path)), (seed, path)
+    print(dict(counted))
+    assert counted["inferred"] > count / 2
+    assert counted["unknown, right"] > 10 * counted["unknown, wrong"]
 
 
 def is_right(stored, found):
@@ -448,6 +473,7 @@ def test_no_link_of_the_recorded_reviews_is_unexplained(target):
         Cause.VERSION: 22,  # Events, and a HorizontalPodAutoscaler
         Cause.DEFAULTS: 1,  # a Job's labels
         Cause.FIRST_SEEN: 5,
+        Cause.WITH_SERVICE: 1,
     }
     others = collections.Counter(step.cause for step in found if not step.applied)
     assert others == {Cause.LOST: 7, Cause.REPEATED: 5, Cause.NO_OP: 2}
@@ -490,7 +516,7 @@ class Story:
         obj = {"kind": self.kind, "apiVersion": api_version, "metadata": metadata}
         return merged(obj, fields)
 
-    def tell(self, operation, new, old, *, subresource="", options=None, seconds=1, **more):
+    def tell(self, operation, new, old, *, subresource="", options=None, seconds=1, cluster="", **more):
         self.now_ns += seconds * SECOND_NS
         about = (new or old)["metadata"]
         request = {
@@ -507,7 +533,7 @@ class Story:
             "options": options,
         }
         review = cluster_model.Review(request | more, self.now_ns, "")
-        self.records += rendered([review], ReviewFormat())
+        self.records += rendered([review], ReviewFormat(), cluster)
         return self
 
     def steps(self):
@@ -529,6 +555,110 @@ def merged(one, other):
 
 def stored(obj, version, **metadata):
     return merged(obj, {"metadata": {"resourceVersion": str(version), **metadata}})
+
+
+SERVICE = {
+    "kind": {"group": "", "version": "v1", "kind": "Service"},
+    "resource": {"group": "", "version": "v1", "resource": "services"},
+}
+KNATIVE = {"resource": {"group": "serving.knative.dev", "version": "v1", "resource": "services"}}
+LATER_NS = START_NS + 3600 * SECOND_NS
+
+
+def endpoints_and_service():
+    """Return a story of Endpoints, as they are stored, and their Service."""
+    story = Story("Endpoints", resource="endpoints")
+    new = story.object(subsets=[])
+    story.tell("CREATE", new, None)
+    return story, stored(new, 1), stored(merged(new, {"kind": "Service", "metadata": {"uid": "s1"}}), 7)
+
+
+def endpoints_at(found, when_ns=LATER_NS):
+    """Return what was there: the uid, None where it was gone, and how sure that is."""
+    (one,) = (one for one in at(found, when_ns) if one.of.resource == "endpoints")
+    return one.of.uid if one.content else None, one.certainty
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected"),
+    [
+        (None, (None, Certainty.UNKNOWN)),
+        (True, (None, Certainty.IN_FORCE)),
+        (False, ("u1", Certainty.UNKNOWN)),  # nobody knows whether they were ever created
+    ],
+)
+def test_endpoints_are_gone_as_surely_as_their_service(verdict, expected):
+    story, _, service = endpoints_and_service()
+    story.tell("DELETE", None, service, **SERVICE)
+    found = list(steps(story.records, known={"review-1": verdict}.get))
+    assert endpoints_at(found) == expected
+    inferred = [(step.of.resource, step.change.record.uid) for step in found if step.cause is Cause.WITH_SERVICE]
+    assert inferred == ([] if verdict is False else [("endpoints", "review-1")])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"namespace": "ops"}, {"name": "y"}, {"cluster": "blue"}, {"dryRun": True}, KNATIVE],
+    ids=["another namespace", "another name", "another cluster", "a dry run", "another group"],
+)
+def test_another_deletion_tells_nothing_of_endpoints(more):
+    story, _, service = endpoints_and_service()
+    story.tell("DELETE", None, service, **(SERVICE | more))
+    assert endpoints_at(story.steps())[0] == "u1"
+    assert not any(step.cause is Cause.WITH_SERVICE for step in story.steps())
+
+
+def test_a_deletion_that_was_not_stored_tells_nothing_of_endpoints():
+    """The Service was updated long after that."""
+    story, _, service = endpoints_and_service()
+    story.tell("DELETE", None, service, **SERVICE)
+    story.tell("UPDATE", merged(service, {"spec": {"type": "NodePort"}}), service, seconds=60, **SERVICE)
+    assert endpoints_at(story.steps())[0] == "u1"
+
+
+@pytest.mark.parametrize(("seconds", "uid"), [(1, None), (60, "u1")])
+def test_endpoints_that_are_seen_long_after_their_service_are_there(seconds, uid):
+    """An update that only raced with the deletion shows nothing: the Service was gone when it had been stored."""
+    story, endpoints, service = endpoints_and_service()
+    story.tell("DELETE", None, service, **SERVICE)
+    story.tell("UPDATE", merged(endpoints, {"subsets": [{}]}), endpoints, seconds=seconds)
+    assert endpoints_at(story.steps())[0] == uid
+    assert endpoints_at(story.steps(), story.now_ns - 1)[0] == "u1"
+
+
+def test_endpoints_that_are_created_again_are_there():
+    """And the earlier ones were gone for certain: no gap."""
+    story, endpoints, service = endpoints_and_service()
+    story.tell("UPDATE", endpoints, endpoints).tell("DELETE", None, service, **SERVICE)
+    again = merged(stored(endpoints, 20), {"metadata": {"uid": "u2", "creationTimestamp": "2026-09-21T14:14:20Z"}})
+    story.tell("CREATE", merged(again, {"metadata": {"resourceVersion": ""}}), None, seconds=60)
+    assert endpoints_at(story.steps()) == ("u2", Certainty.UNKNOWN)
+    story.tell("UPDATE", again, again)
+    for forgetting in (False, True):
+        found = list(steps(story.records, forgetting=forgetting))
+        assert endpoints_at(found) == ("u2", Certainty.IN_FORCE)
+        assert endpoints_at(found, START_NS + 30 * SECOND_NS) == (None, Certainty.IN_FORCE)
+        assert gaps(found) == []
+
+
+def test_endpoints_stay_until_the_last_finalizer_of_their_service_is_gone():
+    story, _, service = endpoints_and_service()
+    held = merged(service, {"metadata": {"finalizers": ["service.kubernetes.io/load-balancer-cleanup"]}})
+    story.tell("DELETE", None, held, **SERVICE)
+    assert endpoints_at(story.steps())[0] == "u1"
+    ending = stored(held, 8, deletionTimestamp="2026-09-21T14:13:22Z", deletionGracePeriodSeconds=0)
+    done = merged(ending, {"metadata": {"finalizers": []}})
+    story.tell("UPDATE", done, ending, subresource="status", seconds=60, **SERVICE)
+    assert endpoints_at(story.steps()) == (None, Certainty.UNKNOWN)
+    assert endpoints_at(story.steps(), story.now_ns - 1)[0] == "u1"
+
+
+def test_endpoints_that_were_deleted_by_a_request_of_their_own():
+    """Theirs is what is said to have done it."""
+    story, endpoints, service = endpoints_and_service()
+    story.tell("DELETE", None, service, **SERVICE).tell("DELETE", None, endpoints)
+    assert endpoints_at(story.steps())[0] is None
+    assert not any(step.cause is Cause.WITH_SERVICE for step in story.steps())
 
 
 def test_a_namespace_is_terminating_until_it_is_finalized():

@@ -457,6 +457,39 @@ def test_an_object_that_was_created_again_is_another_one(tmp_path, capfdbinary):
     assert "M configmaps shop/a  [deleted and created again]\n    data.x: 1 → 3" in out
 
 
+def test_endpoints_went_with_their_service(tmp_path, capfdbinary):
+    """`history`, `at` and `diff` say whose deletion it was, and that this is inferred; `gaps` says nothing."""
+    told, stored = Told(), {}
+    for kind in ("Service", "Endpoints"):
+        new = {"kind": kind, "apiVersion": "v1", "metadata": {"name": "web", "namespace": "shop", "uid": f"uid-{kind}"}}
+        told.tell("CREATE", kind, "web", new)
+        stored[kind] = new | {"metadata": new["metadata"] | {"resourceVersion": "1"}}
+    told.tell("DELETE", "Service", "web", None, stored["Service"], user="bob")
+    journal = write(tmp_path / "journal", told.reviews)
+    code, out, _ = run(capfdbinary, "history", "ep/web", "--journal", journal)
+    assert (code, out.splitlines()[0]) == (0, "Endpoints shop/web: 2 changes, newest first, times in UTC")
+    assert re.sub(" +", " ", out.splitlines()[2]) == (
+        "2026-09-21T14:13:23Z delete bob deleted [inferred: the API server deletes a Service's Endpoints with it, "
+        "without a review] [not known whether stored]"
+    )
+    code, out, _ = run(capfdbinary, "history", "ep/web", "-o", "json", "--journal", journal)
+    deleted = json.loads(out)["changes"][0]
+    assert [deleted[name] for name in ("change", "user", "recorded", "certainty")] == [
+        "deleted", "bob", False, "not known",
+    ]  # fmt: skip
+    for more in ([], ["--index-file", tmp_path / "index"]):
+        code, out, err = run(capfdbinary, "at", "2026-09-21T15:00:00Z", "ep/web", "--journal", journal, *more)
+        assert (code, out) == (1, "")
+        assert "went with its Service, as inferred: delete by bob at 2026-09-21T14:13:23Z" in err
+        code, out, _ = run(capfdbinary, "at", "2026-09-21T15:00:00Z", "--all", "--journal", journal, *more)
+        assert (code, yaml.safe_load(out)["items"]) == (0, [])
+        between = ["2026-09-21T14:13:22.5Z", "2026-09-21T15:00:00Z"]
+        code, out, _ = run(capfdbinary, "diff", *between, "--journal", journal, *more)
+        assert "D endpoints shop/web" in out
+        assert "delete by bob, 2026-09-21T14:13:23Z (inferred: with its Service) (not known whether stored)" in out
+    assert run(capfdbinary, "gaps", "--journal", journal)[0] == 0
+
+
 def test_answers_for_programs(tmp_path, capfdbinary):
     """`-o json`: every time to the nanosecond in UTC, every field of every change, how sure it is, and who."""
     told = Told()

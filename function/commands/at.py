@@ -175,7 +175,8 @@ def _by(step: Step, output: Output) -> str:
     if record.observed is not None:
         verb = "updated" if record.observed.change == "present" else record.observed.change
         return f"{verb} by {user_text(record)}, as a watch saw at {time}"
-    return f"{safe(record.verb)} by {safe(record.user)} at {time}"
+    lead = "went with its Service, as inferred: " if step.cause is Cause.WITH_SERVICE else ""
+    return f"{lead}{safe(record.verb)} by {safe(record.user)} at {time}"
 
 
 def _say_what_is_missing(

@@ -102,7 +102,8 @@ def _deed(step: Step) -> _Deed:
         else safe(record.verb) + (f" {safe(record.object.subresource)}" if record.object.subresource else ""),
         "NOT IN THE JOURNAL" if record is None else user_text(record),
         paths,
-        " (not known whether stored)" if step.certainty is Certainty.UNKNOWN else "",
+        (" (inferred: with its Service)" if step.cause is Cause.WITH_SERVICE else "")
+        + (" (not known whether stored)" if step.certainty is Certainty.UNKNOWN else ""),
         {"time": values.rfc3339(step.latest_ns)} | values.by(record) | values.certainty(step),
     )
 

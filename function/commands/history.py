@@ -207,7 +207,7 @@ def _value_of(step: Step, found: list[Difference] | None, *, is_all: bool) -> di
         value = {"change": "created"}
     elif found is not None:
         value["fields"] = values.fields(one for one in found if is_all or area(one) == "content")
-    if step.change is None and step.cause is not Cause.FIRST_SEEN:
+    if (step.change is None and step.cause is not Cause.FIRST_SEEN) or step.cause is Cause.WITH_SERVICE:
         value["recorded"] = False
     if step.earliest_ns < step.latest_ns and step.cause is not Cause.FIRST_SEEN:
         value["earliest"] = values.rfc3339(step.earliest_ns)
@@ -270,6 +270,8 @@ def _notes(step: Step, output: Output) -> list[str]:
             "NOT IN THE JOURNAL" if step.cause is not Cause.WENT_BACK else "went back to an older state: restored etcd?"
         )
         return [f"{text}: {between}"]
+    if step.cause is Cause.WITH_SERVICE:
+        return [step.cause.value, *(["not known whether stored"] if step.certainty is Certainty.UNKNOWN else [])]
     if step.certainty is Certainty.UNKNOWN:
         why = f": {step.cause.value}" if step.cause in _DOUBTS else ""
         return [f"not known whether stored{why}"]

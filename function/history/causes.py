@@ -1,8 +1,9 @@
 """What the API server itself makes of a change: expected states, and every lawful way to differ from them (pure).
 
 Checked against kubernetes 1.36: registry/generic/registry/store.go, registry/rest/delete.go, the pod's storage
-(binding, eviction), the namespace's and the CustomResourceDefinition's. A validating webhook sees an update exactly as
-it is stored: only its resourceVersion is new.
+(binding, eviction), the namespace's, the Service's and the CustomResourceDefinition's. A validating webhook sees an
+update exactly as it is stored: only its resourceVersion is new. What removes a Service, be it the update that takes its
+last finalizer, also deletes the Endpoints of its name, whoever made them, and asks no webhook about that.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .change import Action, Change
+from .change import REMOVALS, Action, Change
 from .differences import Difference, Path
 from .values import Missing, Unreadable, decode, same
 
@@ -66,7 +67,7 @@ def expected(change: Change, before: dict[str, Any] | None) -> dict[str, Any] | 
         return None if before is not None and is_gone_with(after, before) else after
     if before is None:
         raise Unreadable("the object as it was before is not in the records")
-    if change.action in (Action.DELETE, Action.EVICT):
+    if change.action in REMOVALS:
         return deleted(before, change.options(), change.received_ns)
     return _scaled(change, before) if change.action is Action.SCALE else _bound(change, before)
 
@@ -215,7 +216,7 @@ def explained(
     """Return those of the differences between ``before`` and ``after`` that the change does not explain.
 
     None where the change cannot have happened. For changes whose review does not hold the object: SCALE, BIND, EVICT,
-    DELETE. Raises `Unreadable`.
+    DELETE, WITH_SERVICE. Raises `Unreadable`.
     """
     lawful = _LAWFUL[change.action](change, found, before, after)
     return None if lawful is None else [difference for difference in found if not lawful(difference)]
@@ -233,6 +234,8 @@ def _of_deletion(change: Change, found: Sequence[Difference], before: dict[str, 
     options = change.options()
     wanted = deleted(before, options, change.received_ns)
     if options and wanted is before:  # it was being deleted already
+        return None
+    if change.action is Action.WITH_SERVICE and is_off(change, before, after):
         return None
     fields = {"deletionTimestamp", "deletionGracePeriodSeconds"}
     if _are_finalizers_lawful(old, new, _fields(wanted, "metadata") if wanted else {}, options):
@@ -256,7 +259,7 @@ def _of_deletion(change: Change, found: Sequence[Difference], before: dict[str, 
 
 def is_off(change: Change, before: dict[str, Any], after: dict[str, Any]) -> bool:
     """Return whether an object began to be deleted at quite another time than when the change asked for it."""
-    if change.action not in (Action.DELETE, Action.EVICT) or _fields(before, "metadata").get("deletionTimestamp"):
+    if change.action not in REMOVALS or _fields(before, "metadata").get("deletionTimestamp"):
         return False
     metadata = _fields(after, "metadata")
     try:
@@ -325,6 +328,7 @@ def _of_binding(change: Change, found: Sequence[Difference], before: dict[str, A
 
 _LAWFUL: dict[Action, Callable[[Change, Sequence[Difference], dict[str, Any], dict[str, Any]], _Lawful]] = {
     Action.DELETE: _of_deletion,
+    Action.WITH_SERVICE: _of_deletion,
     Action.EVICT: _of_deletion,
     Action.SCALE: _of_scale,
     Action.BIND: _of_binding,
@@ -335,12 +339,12 @@ def counted(found: Sequence[Difference], changes: Sequence[Change], before: dict
     """Return the differences without the generation's, where so many such changes can have made it grow so far."""
     most = sum(_GROWS[one.action] for one in changes if one.action in _GROWS)
     if _fields(before, "metadata").get("deletionTimestamp"):
-        most -= sum(one.action in (Action.DELETE, Action.EVICT) for one in changes)
+        most -= sum(one.action in REMOVALS for one in changes)
     return [one for one in found if not (one.path == ("metadata", "generation") and _grew(one, most))]
 
 
 # A Binding did not in 1.36, but what a pod's spec is may be counted.
-_GROWS = {Action.DELETE: 1, Action.EVICT: 1, Action.SCALE: 1, Action.BIND: 1}
+_GROWS = {Action.DELETE: 1, Action.WITH_SERVICE: 1, Action.EVICT: 1, Action.SCALE: 1, Action.BIND: 1}
 
 
 def _grew(difference: Difference, most: int) -> bool:

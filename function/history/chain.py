@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from . import causes
-from .change import Action, Change, Content
+from .change import REMOVALS, Action, Change, Content
 from .states import RACE_NS, Judgement, Known, State, filled, judged
 from .steps import NOT_TOLD, Cause, Certainty, Incarnation, Step, nanoseconds
 from .values import Unreadable, same
@@ -107,6 +107,11 @@ class Chain:
         of.is_proven = of.is_proven or not state.is_birth
         return 0 < known < len(self._states)
 
+    def drop(self, change: Change) -> None:
+        """Forget a change that does not say where it started: it was not stored."""
+        if change in self.free:
+            self.free.remove(change)
+
     def _state_of(self, change: Change) -> State | None:
         """Return the state that the change starts from, None where the chain is past it."""
         states = self._states
@@ -140,6 +145,10 @@ class Chain:
 
     def _marked(self, found: Iterator[Step]) -> Iterator[Step]:
         for step in found:
+            if step.change is not None and step.change.action is Action.WITH_SERVICE:
+                if not step.applied:
+                    continue  # nobody asked for it here
+                step.cause = Cause.WITH_SERVICE
             step.resumes, self._is_resumed = self._is_resumed, False
             yield step
 
@@ -197,7 +206,7 @@ class Chain:
             return None
         if any(self._after_all(free, after) is not None for after in afters or [present]):
             return None
-        is_alone = not state.is_birth and all(one.action in _REMOVALS for one in free)
+        is_alone = not state.is_birth and all(one.action in REMOVALS for one in free)
         return Forgotten(self.of, state.start, state.last_ns, is_alone)
 
     def _after_all(self, changes: list[Change], present: Content | None) -> Content | None:
@@ -207,7 +216,12 @@ class Chain:
 
     def _after_state(self, state: State, until_ns: int = 0) -> list[Change]:
         """Return the free changes that may have come after a state: those before it led to it, or to nothing."""
-        return [one for one in self._mine(until_ns) if one.received_ns > state.first_ns - RACE_NS]
+        return [
+            one
+            for one in self._mine(until_ns)
+            # Whoever found the Endpoints long after their Service had been deleted shows that they had not gone.
+            if one.received_ns > (state.last_ns if one.action is Action.WITH_SERVICE else state.first_ns) - RACE_NS
+        ]
 
     def _mine(self, until_ns: int = 0) -> list[Change]:
         """Return the free changes that can be of this object, those before ``until_ns`` where it is not 0."""
@@ -388,7 +402,8 @@ class Chain:
         before = present = None if state.is_birth else self._content(state)
         chosen = self._likely(state, gone_after=before if end.succeeded_ns else None)
         free = [] if end.taken and state.is_birth else self._after_state(state, end.succeeded_ns)
-        removers = [one for one in [*state.changes, *free] if one.action in _REMOVALS]
+        free = [one for one in free if not self._is_asked_too(one, [*state.changes, *free])]
+        removers = [one for one in [*state.changes, *free] if one.action in REMOVALS]
         succeeded = bool(end.succeeded_ns) and end.is_proven and len(removers) < 2
         for change in state.changes:
             if change is not chosen:
@@ -404,7 +419,10 @@ class Chain:
                 continue
             self.free.remove(change)
             following = self._after(change, present)
-            yield self._as_known(change, present, following, succeeded=succeeded)
+            step = self._as_known(change, present, following, succeeded=succeeded)
+            if change.action is Action.WITH_SERVICE:
+                step.latest_ns = max(step.latest_ns, state.last_ns)
+            yield step
             present = following
         # Without its options nobody knows whether a deletion was the last one.
         blind = present is NOT_TOLD or any(not one.holds for one in state.changes)
@@ -413,8 +431,17 @@ class Chain:
             between_ns = (state.last_ns, max(end.succeeded_ns, state.last_ns))
             yield Step(self.of, None, present, None, Certainty.IN_FORCE, Cause.NEVER_DELETED, between_ns=between_ns)
 
+    def _is_asked_too(self, change: Change, others: list[Change]) -> bool:
+        """Return whether Endpoints that went with their Service were also deleted by a request of their own."""
+        return change.action is Action.WITH_SERVICE and any(
+            one.action is Action.DELETE
+            and abs(one.received_ns - change.received_ns) <= RACE_NS
+            and self._known(one.record.uid) is not False
+            for one in others
+        )
+
     def _as_known(self, change: Change, before: Content | None, after: Content | None, *, succeeded: bool) -> Step:
-        if self._known(change.record.uid):
+        if self._known(change.record.uid) or change.is_stored:
             return Step(self.of, change, before, after, Certainty.IN_FORCE, Cause.KNOWN)
         if succeeded and after is None:
             return Step(self.of, change, before, after, Certainty.IN_FORCE, Cause.SUCCEEDED)
@@ -486,10 +513,7 @@ class Chain:
                 return Content(None, before.version if before else "", value)
         except Unreadable:
             pass  # then as if it were recorded without content
-        return None if change.action is Action.DELETE else NOT_TOLD
-
-
-_REMOVALS = (Action.DELETE, Action.EVICT)
+        return None if change.action in (Action.DELETE, Action.WITH_SERVICE) else NOT_TOLD
 
 
 def _may_be_being_deleted(content: Content) -> bool:

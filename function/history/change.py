@@ -12,7 +12,7 @@ from ..record.reading import Record
 from .patches import undone
 from .values import Unreadable, decode
 
-__all__ = ["Action", "Change", "Content", "change_of"]
+__all__ = ["REMOVALS", "Action", "Change", "Content", "change_of"]
 
 
 class Action(enum.Enum):
@@ -24,7 +24,11 @@ class Action(enum.Enum):
     BIND = "bind"
     EVICT = "evict"
     DELETE = "delete"
+    WITH_SERVICE = "with service"  # a Service's Endpoints go with it: the API server does that, and asks no webhook
     OBSERVE = "observe"  # nobody asked for it here: a watch saw that it was done
+
+
+REMOVALS = frozenset([Action.EVICT, Action.DELETE, Action.WITH_SERVICE])
 
 
 class Content:
@@ -59,21 +63,34 @@ class Change:
 
     ``start`` is the resourceVersion of the stored state it started from, empty where the record does not tell;
     ``uid`` the object's, likewise. ``holds`` says whether the record holds the content that its action needs.
+    ``is_stored`` may be set where what became of another object tells that this was done.
     """
 
-    __slots__ = ("_head", "_known", "_old_head", "action", "holds", "received_ns", "record", "start", "uid")
+    __slots__ = (
+        "_head",
+        "_known",
+        "_old_head",
+        "action",
+        "holds",
+        "is_stored",
+        "received_ns",
+        "record",
+        "start",
+        "uid",
+    )
 
     def __init__(self, record: Record, action: Action) -> None:
         self.record = record
         self.action = action
         self.received_ns = record.received_ns
         self._head = _head_of(record.new_object)
-        self._old_head = _head_of(record.old_object)
+        self._old_head = _NO_HEAD if action is Action.WITH_SERVICE else _head_of(record.old_object)
         # What a Binding or an Eviction says of itself is not its pod's; a Binding may name the pod's uid.
         self._known = self._head if action in _WITH_IDENTITY else _NO_HEAD
         self.uid = self._old_head.uid or (self._head if action is Action.BIND else self._known).uid
         self.start = "" if action is Action.CREATE else self._old_head.resource_version or self._known.resource_version
         self.holds = self._holds()
+        self.is_stored = False
 
     @property
     def new(self) -> Content:
@@ -140,10 +157,12 @@ class Change:
     @property
     def may_end(self) -> bool:
         """Whether the object may be gone with it."""
-        return self.action in (Action.DELETE, Action.EVICT) or self.was_being_deleted
+        return self.action in REMOVALS or self.was_being_deleted
 
     def options(self) -> dict[str, Any]:
         """Return the options of a DELETE, or those in an Eviction; empty where there are none."""
+        if self.action is Action.WITH_SERVICE:
+            return {}  # those of the record are the Service's
         try:
             if self.action is Action.EVICT:
                 options = self.new.value().get("deleteOptions")
@@ -159,7 +178,7 @@ class Change:
         return not self.created and self.record.level == "Metadata"
 
     def _holds(self) -> bool:
-        if self.action in (Action.DELETE, Action.EVICT):
+        if self.action in REMOVALS:
             return True
         if self.record.degraded or self._is_reduced:
             return False

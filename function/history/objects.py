@@ -6,10 +6,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from ..record.reading import Record
+from . import causes
 from .chain import SLACK_NS, Chain, End, Forgotten
 from .change import Action, Change, change_of
 from .states import RACE_NS, Known
 from .steps import Cause, Certainty, Incarnation, Step
+from .values import Unreadable
 from .watched import Watched
 
 __all__ = ["Objects", "steps"]
@@ -59,10 +61,20 @@ class Objects:
         self._leaving: deque[tuple[int, Chain]] = deque()  # deleted, as it seems
         self._forgotten: dict[tuple[str, str], Forgotten] = {}
         self._succeeded: dict[tuple[str, str], Incarnation] = {}
+        self._endings: dict[str, tuple[Change, Chain]] = {}  # of Endpoints, by the review that ends their Service
         self._watched = Watched()
 
     def add(self, record: Record) -> Iterator[Step]:
         """Take a record; return the steps that are settled by now."""
+        return self._settling_endings(self._taken_in(record))
+
+    def finish(self) -> Iterator[Step]:
+        """Return the steps that are left."""
+        return self._settling_endings(self._finish())
+
+    # -- steps ----------------------------------------------------------------------------------------------------
+
+    def _taken_in(self, record: Record) -> Iterator[Step]:
         now_ns = record.received_ns
         if self._started_ns is None:
             self._started_ns = now_ns
@@ -79,9 +91,9 @@ class Objects:
                 self._outcomes[record.uid] = record.outcome
             yield from self._add(change)
 
-    def finish(self) -> Iterator[Step]:
-        """Return the steps that are left."""
-        for newest in self._named.values():
+    def _finish(self) -> Iterator[Step]:
+        # What became of a Service tells what became of its Endpoints.
+        for newest in sorted(self._named.values(), key=lambda chain: chain.of.path[1:3] != _SERVICES):
             chains = [newest]
             while (earlier := self._earlier.get(chains[-1])) is not None:
                 chains.append(earlier)
@@ -94,8 +106,6 @@ class Objects:
                 yield from chain.finish(End(succeeded_ns, is_proven=False, taken=one, is_oldest=oldest))
                 if one is None:
                     succeeded_ns = chain.first_ns
-
-    # -- steps ----------------------------------------------------------------------------------------------------
 
     def _add(self, change: Change) -> Iterator[Step]:
         path = _path(change)
@@ -113,6 +123,30 @@ class Objects:
             yield from self._refuse(chain, chain.of.path)
         if self._forgetting and change.may_end:
             self._leaving.append((change.received_ns, chain))
+        if path[1:3] == _SERVICES and _is_last(change):
+            self._end_endpoints(change, path)
+
+    def _end_endpoints(self, change: Change, path: _Path) -> None:
+        """Let the Endpoints of a Service go with it, should it turn out to be gone."""
+        named = self._named.get((path[0], *_ENDPOINTS, *path[3:]))
+        if named is None or change.record.uid in self._endings:
+            return
+        chain, ending = self._holder(named), Change(change.record, Action.WITH_SERVICE)
+        chain.add(ending)
+        self._endings[change.record.uid] = ending, chain
+        if self._forgetting:
+            self._leaving.append((change.received_ns, chain))
+
+    def _settling_endings(self, found: Iterator[Step]) -> Iterator[Step]:
+        """Return the steps, and let Endpoints know by them what became of their Service."""
+        for step in found:
+            if self._endings and step.change is not None and step.change.action is not Action.WITH_SERVICE:
+                ending, chain = self._endings.pop(step.change.record.uid, (None, None))
+                if ending is not None and chain is not None:
+                    if not step.applied or step.after is not None:
+                        chain.drop(ending)
+                    ending.is_stored = step.certainty is Certainty.IN_FORCE
+            yield step
 
     def _chain_of(self, change: Change, path: _Path) -> Chain:
         key, named = (path[0], change.uid), self._named.get(path)
@@ -231,6 +265,21 @@ class Objects:
         yield from chain.finish(End())
         del self._chains[key], self._named[chain.of.path]
         self._forgotten[key] = forgotten
+
+
+_SERVICES = ("", "services")
+_ENDPOINTS = ("", "endpoints")
+
+
+def _is_last(change: Change) -> bool:
+    """Return whether the object is gone with the change, if it is stored."""
+    if not change.may_end:
+        return False
+    old = change.old()
+    try:
+        return causes.expected(change, None if old is None else old.value()) is None
+    except Unreadable:
+        return change.action is Action.DELETE
 
 
 def _path(change: Change) -> _Path:

@@ -35,6 +35,7 @@ class Cause(enum.Enum):
     OBSERVED = "a watch saw it"
     LAST = "no later review shows what was stored"
     SUCCEEDED = "another object has its name now"
+    WITH_SERVICE = "inferred: the API server deletes a Service's Endpoints with it, without a review"
     # Changes that were not.
     NO_OP = "nothing was changed"
     REFUSED = "refused, as the API server's own log says"
@@ -79,7 +80,8 @@ class Step:
     A state is None where there was no object. Where the step was not ``applied``, the object stayed as it was.
     ``change`` is None where the journal has no review of it; it was between ``earliest_ns`` and ``latest_ns``, which
     for a change are when it was received. ``leftovers`` are the differences that no review explains, and ``lost_to``
-    is what was stored in its place. It ``resumes`` the past of an object that was taken to be gone.
+    is what was stored in its place. It ``resumes`` the past of an object that was taken to be gone. Where Endpoints
+    went with their Service, the change is the one that removed the Service.
     """
 
     __slots__ = (

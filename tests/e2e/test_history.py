@@ -39,7 +39,6 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 NAMESPACE = "restore"
 # Renewed while the others are listed; in two groups at once.
 NOT_COMPARED = ("leases", "events")
-THERE = "there, by the journal"
 STORED = ("", "status", "scale", "binding")
 TOO_DEEP = "deep"  # what is nested beyond all sense is recorded, and not decoded
 
@@ -174,15 +173,10 @@ def without_noise(obj: Any) -> Any:
 def mismatch(found: Any, real: Any) -> str:
     """Return why the journal's answer is not the object; empty where it is."""
     if found is None or real is None:
-        return "" if found is real else "gone, by the journal" if found is None else THERE
+        return "" if found is real else "gone, by the journal" if found is None else "there, by the journal"
     if found["apiVersion"] != real["apiVersion"]:
         return ""  # another version of the same object
     return difference(found, without_noise(real))
-
-
-def went_unseen(key: Key, text: str) -> bool:
-    """Return whether the API server may have deleted it by itself: a Service's Endpoints (docs/blind-spots.md)."""
-    return key[:2] == ("", "endpoints") and text == THERE
 
 
 def cause(text: str) -> str:
@@ -225,8 +219,6 @@ def test_at_is_what_kubectl_gets(day: Day, report: Report) -> None:
                     continue
                 content = None if one.content is None else without_noise(json.loads(encode(one.content.value())))
                 text = mismatch(content, taken.objects.get(key))
-                if went_unseen(key, text):
-                    continue
                 sure = one.certainty is Certainty.IN_FORCE
                 counts[f"{'certain' if sure else 'not certain'}, {'wrong' if text else 'right'}"] += 1
                 if text:
@@ -265,8 +257,6 @@ def test_at_any_time_is_what_the_watch_had(day: Day, report: Report, capfdbinary
         found = yaml.safe_load(out) if code == 0 else None
         seen = day.witness.at(key, at_ns)
         text = mismatch(found, seen.object if seen else None)
-        if went_unseen(key, text):
-            continue
         sure = "\n# Not" not in out and code == 0
         counts[f"{'certain' if sure else 'not certain'}, {'wrong' if text else 'right'}"] += 1
         if text:

@@ -181,9 +181,10 @@ class Index:
                 yield from map(_Position._make, rows)
             return
         wanted = _OBJECTS + (f" WHERE {' AND '.join(conditions)}" if conditions else "")
-        for (number,) in self._database.execute(wanted, values).fetchall():
+        for number, is_service in self._database.execute(wanted, values).fetchall():
             found = self._database.execute(_OF_OBJECT, (number, select.since_ns)).fetchall()
-            yield from (_Position(*row[:4]) for row in _telling(found, select.around))
+            # That a Service was deleted tells what became of its Endpoints, however long ago.
+            yield from (_Position(*row[:4]) for row in _telling(found, None if is_service else select.around))
         if select.with_definitions:
             yield from map(_Position._make, self._database.execute(_LAST_DEFINITIONS, (DEFINITIONS,)))
 
@@ -192,7 +193,7 @@ class Index:
         return [number for number, name in self._database.execute("SELECT id, name FROM users") if matches(name)]
 
 
-_OBJECTS = "SELECT id FROM objects"
+_OBJECTS = "SELECT id, grp = '' AND resource = 'services' FROM objects"
 _OF_OBJECT = """
 SELECT received, segment, offset, length, start FROM records WHERE object = ? AND received >= ? ORDER BY received
 """
