@@ -1,10 +1,12 @@
 """Compressed segments: the same records for every reader, whatever fails or ends while they are made."""
 
+import gzip
 import json
 import os
 import pathlib
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -23,8 +25,18 @@ from function.forwarding.backlog import Backlog
 from function.forwarding.closed_segments import ClosedSegments
 from function.journal import Limits, Retention, checkpoints
 from function.journal.checkpoints import START, Position
-from function.journal.content import compress, compressed, content_blocks, content_status, decompressed, read_content
+from function.journal.content import (
+    compress,
+    compressed,
+    content_blocks,
+    content_status,
+    decompressed,
+    gunzipped,
+    read_content,
+)
+from function.journal.evidence import read_evidence
 from function.journal.files import Files
+from function.journal.leaves import leaves
 from function.journal.reader import Reader
 from function.journal.segments import scan, segment_name
 
@@ -40,6 +52,15 @@ def compress_all(directory):
     for path in segments(directory):
         compress(FILES, str(path))
     assert {path.suffix for path in segments(directory)} == {".zst"}
+
+
+def gzip_all(directory):
+    """As people do by hand, with the program."""
+    subprocess.run(["gzip", *segments(directory)], check=True)
+    assert {path.suffix for path in segments(directory)} == {".gz"}
+
+
+either = pytest.mark.parametrize("packed", [compress_all, gzip_all])
 
 
 def everything(path):
@@ -81,6 +102,9 @@ def test_several_frames_as_other_tools_append_them(tmp_path):
     joined = [block for part in parts for block in compressed([part], len(part))]
     assert b"".join(decompressed(joined, "-")) == b"".join(parts)
     assert b"".join(decompressed([bytes([one]) for one in b"".join(joined)], "-")) == b"".join(parts)
+    members = b"".join(map(gzip.compress, parts))
+    assert b"".join(gunzipped([members], "-")) == b"".join(parts)
+    assert b"".join(gunzipped([bytes([one]) for one in members], "-")) == b"".join(parts)
 
 
 def test_the_forwarder_goes_on_from_every_line_and_counts_the_same(journal):
@@ -114,13 +138,15 @@ def test_a_reader_beside_the_compressor_misses_nothing(journal):
     assert b"".join(blocks) == b"".join(LINES)
 
 
-def test_the_commands_answer_the_same(tmp_path, journal, capfd):
+@either
+def test_the_commands_answer_the_same(tmp_path, journal, capfd, packed):
     """JSON from a time on, counts, an object's history by an index, the other format."""
     path = os.path.dirname(journal)
     asked = [
         ["show", "-o", "json", "--since", "2026-09-21T14:13:20Z", path],
         ["show", "--count", "user,verb", path],
         ["history", "configmap/demo-77", "--journal", path, "--index-file", str(tmp_path / "index")],
+        ["history", "configmap/demo-77", "--journal", path],
     ]
 
     def answers():
@@ -128,7 +154,7 @@ def test_the_commands_answer_the_same(tmp_path, journal, capfd):
 
     before = answers()
     rendered = called(capfd, "render", *map(str, segments(journal)))
-    compress_all(journal)
+    packed(journal)
     after = answers()
     for one, first, second in zip(asked, before, after, strict=True):
         assert first[0] in (0, 1, 2)
@@ -141,30 +167,36 @@ def test_the_commands_answer_the_same(tmp_path, journal, capfd):
     assert b"".join(source.blocks()) == everything(segments(journal)[2])
 
 
-def test_reconcile_reads_them(tmp_path, capfd):
+@either
+def test_reconcile_reads_them(tmp_path, capfd, packed):
     data = running.ROOT / "tests" / "data"
     lines = (data / "reviews.ndjson").read_bytes().splitlines(keepends=True)
     directory = write_journal(tmp_path, lines, segment_bytes=200_000)
     command = ["reconcile", str(tmp_path), str(data / "native-audit.ndjson")]
     before = called(capfd, *command)
-    compress_all(directory)
+    packed(directory)
     assert called(capfd, *command) == before
     assert before[1]
 
 
-def test_a_sealed_journal_is_as_signed_and_a_changed_byte_is_not(tmp_path):
+@either
+def test_a_sealed_journal_is_as_signed_and_a_changed_byte_is_not(tmp_path, packed):
     written = sealed.SealedJournal(tmp_path)
     for number in range(40):
         written.store(sealed.line(number))
     written.close()
     (directory,) = sealed.directories(tmp_path)
     before = sealed.verified(tmp_path)
-    compress_all(directory)
+    entries = list(leaves(FILES, directory, read_evidence(FILES, directory), 1))
+    packed(directory)
+    assert list(leaves(FILES, directory, read_evidence(FILES, directory), 1)) == entries
+    assert len(entries) == 40
     after = sealed.verified(tmp_path)
     assert (after.result, after.directories, after.findings) == ("proved", before.directories, before.findings)
     victim = segments(directory)[1]
     changed = everything(victim).replace(b"x", b"y", 1)
-    victim.write_bytes(b"".join(compressed([changed], len(changed))))
+    is_gzip = packed is gzip_all
+    victim.write_bytes(gzip.compress(changed) if is_gzip else b"".join(compressed([changed], len(changed))))
     assert sealed.verified(tmp_path).result == "not proved"
 
 
@@ -192,6 +224,38 @@ def test_what_is_not_whole_is_said(tmp_path, damage, capfd):
     assert "zstd file" in err
     assert path.name in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"no gzip" + data, lambda data: data[:2]])
+@pytest.mark.parametrize("command", ["show", "render"])
+def test_what_is_not_whole_gzip_is_said(tmp_path, damage, command, capfd):
+    path = tmp_path / f"{segment_name(1)}.gz"
+    path.write_bytes(damage(gzip.compress(LINES[0])))
+    code, _, err = called(capfd, command, str(path))
+    assert code == 1
+    assert "gzip file" in err
+    assert path.name in err
+    assert "Traceback" not in err
+
+
+def test_beside_the_plain_segment_an_unfinished_gzip_file_is_not_read(journal, capfd):
+    path = segments(journal)[0]
+    (path.parent / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes())[:-20])
+    code, out, err = called(capfd, "show", "-o", "json", journal)
+    assert (code, out.encode(), err) == (0, b"".join(LINES), "")
+
+
+def test_the_function_leaves_gzipped_segments_alone(tmp_path, journal):
+    """Retention, compression, forwarders: for them it is another file, which counts, and is not touched."""
+    path = segments(journal)[0]
+    subprocess.run(["gzip", path], check=True)
+    (found,) = scan(FILES, str(tmp_path))
+    assert [one.number for one in found.segments] == [*range(2, len(segments(journal)) + 1)]
+    assert found.other_bytes >= path.with_name(f"{path.name}.gz").stat().st_size
+    assert read_all(Reader(journal, START))[0].segment == 2
+    keeper(tmp_path)._pass()
+    retention(tmp_path, Counted(), bytes_max=1).sweep()
+    assert [one.suffix for one in segments(journal)] == [".gz"]
 
 
 # -- made safely ------------------------------------------------------------------------------------------------------

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import gzip
 import heapq
 import os
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from ..journal.content import content_blocks, content_status, is_compressed, open_content, whole_lines
 from ..journal.files import Files
-from ..journal.segments import segment_name, segment_number
+from ..journal.segments import readable_number, segment_name
 from ..record import reading
 from ..record.reading import NotARecord, Record
 
@@ -116,7 +113,7 @@ class Source:
         if not self._is_directory:
             return [0] if low == 0 else []
         try:
-            found = map(segment_number, os.listdir(self.path))
+            found = map(readable_number, os.listdir(self.path))
         except FileNotFoundError:
             return []
         return sorted({number for number in found if number is not None and number >= low})
@@ -198,36 +195,30 @@ class Source:
 
 
 class Stream(Source):
-    """A segment that cannot be searched: a compressed one (``.gz``), or standard input (``-``). Read once."""
+    """Standard input, which cannot be searched. Read once."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._file: BinaryIO | gzip.GzipFile = sys.stdin.buffer if path == "-" else gzip.GzipFile(path)
+    def __init__(self) -> None:
+        self.path = "-"
+        self._file = sys.stdin.buffer
         self._first = b""
         self._offset_read = 0
 
     def placed_blocks(self) -> Iterator[tuple[int, int, bytes]]:
-        """Return blocks of whole lines. Raises `OSError`, also where the file is not whole."""
+        """Return blocks of whole lines. Raises `OSError`."""
         rest, self._first = self._first, b""
-        try:
-            while block := self._file.read(BLOCK_BYTES):
-                rest += block
-                if end := rest.rfind(b"\n") + 1:
-                    yield 0, self._offset_read, rest[:end]
-                    self._offset_read += end
-                    rest = rest[end:]
-        except (EOFError, zlib.error):
-            raise OSError(errno.EIO, "not a whole gzip file: cut short?", self.path) from None
+        while block := self._file.read(BLOCK_BYTES):
+            rest += block
+            if end := rest.rfind(b"\n") + 1:
+                yield 0, self._offset_read, rest[:end]
+                self._offset_read += end
+                rest = rest[end:]
         if end := rest.rfind(b"\n") + 1:
             yield 0, self._offset_read, rest[:end]
 
     def head(self) -> int:
         """Return when the first record was received, in nanoseconds since the epoch; 0 where none is there."""
-        try:
-            while b"\n" not in self._first and (block := self._file.read(FIRST_BLOCK_BYTES)):
-                self._first += block
-        except (EOFError, zlib.error):
-            raise OSError(errno.EIO, "not a whole gzip file: cut short?", self.path) from None
+        while b"\n" not in self._first and (block := self._file.read(FIRST_BLOCK_BYTES)):
+            self._first += block
         return _received_ns(self._first[: self._first.find(b"\n") + 1])
 
     def seek(self, since_ns: int) -> None:
@@ -240,9 +231,8 @@ class Stream(Source):
 
 def opened_sources(paths: Sequence[str]) -> list[Source]:
     """Return what ``paths`` are or have in them, ready to be read. Raises `OSError`."""
-    found: list[Source] = [Stream("-")] if "-" in paths else []
-    some = sources([path for path in paths if path != "-"])
-    return found + [Stream(path) if path.endswith(".gz") else Source(path) for path in some]
+    found: list[Source] = [Stream()] if "-" in paths else []
+    return found + [Source(path) for path in sources([path for path in paths if path != "-"])]
 
 
 def sources(paths: Sequence[str]) -> list[str]:
@@ -292,7 +282,7 @@ def _received_ns(line: bytes) -> int:
 
 def _has_segments(path: str) -> bool:
     try:
-        return any(segment_number(name) is not None for name in os.listdir(path))
+        return any(readable_number(name) is not None for name in os.listdir(path))
     except (FileNotFoundError, PermissionError):  # removed just now; a volume's lost+found
         return False
 

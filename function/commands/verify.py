@@ -20,7 +20,7 @@ from ..evidence.verification import Proved, Verification, verify
 from ..journal.content import content_status
 from ..journal.evidence import is_sealed
 from ..journal.files import Files
-from ..journal.segments import segment_number
+from ..journal.segments import readable_number
 from ..transparency.keys import BadKey, VerifierKey, parse_verifier_key
 from .archives import fetched
 from .command_line import PROGRAM, Parser, say, stop_writing
@@ -153,7 +153,7 @@ def _directories(journals: Sequence[str]) -> list[str]:
 
 
 def _is_one(names: list[str]) -> bool:
-    return any(segment_number(name) is not None for name in names) or is_sealed(names)
+    return any(readable_number(name) is not None for name in names) or is_sealed(names)
 
 
 def _run(tasks: Sequence[Task], jobs: int, progress: Progress) -> Iterator[Passed]:

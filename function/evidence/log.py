@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ..journal.content import content_status, is_compressed
 from ..journal.evidence import Evidence, read_evidence
 from ..journal.files import Files
-from ..journal.segments import LOCK, segment_name, segment_number
+from ..journal.segments import LOCK, readable_number, segment_name
 from ..transparency import checkpoint as checkpoints
 from ..transparency import note as notes
 from ..transparency import proof as proofs
@@ -142,9 +142,10 @@ def read_log(path: str, keys: Keys, files: Files | None = None) -> Log:
     log = Log(path, os.path.basename(os.path.realpath(path)))
     evidence = read_evidence(files, path)  # before the segments: these only grow
     for entry in files.entries(path):
-        number = segment_number(entry.name)
+        number = readable_number(entry.name)
         if number is not None:
-            log.segments[number] = content_status(files, entry.path).bytes if is_compressed(entry.path) else entry.bytes
+            path = log.segment_path(number)  # the plain file, where there is one
+            log.segments[number] = content_status(files, path).bytes if is_compressed(entry.path) else entry.bytes
         elif entry.name == LOCK:
             log.ended_cleanly = entry.modified == 0
     log.segments = dict(sorted(log.segments.items()))

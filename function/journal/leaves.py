@@ -11,7 +11,7 @@ from ..transparency.tree import Edge
 from .content import content_blocks
 from .evidence import Evidence
 from .files import Files
-from .segments import segment_name, segment_number
+from .segments import readable_number, segment_name
 from .statements import edge_behind
 
 __all__ = ["Place", "Start", "leaves", "start_before"]
@@ -46,7 +46,8 @@ def start_before(evidence: Evidence, size: int) -> Start:
 def leaves(files: Files, directory: str, evidence: Evidence, number: int) -> Iterator[Place]:
     """Yield the entries from segment ``number`` on; what a failed write has left is none. Raises `OSError`."""
     names = files.names(directory)
-    for segment in sorted({found for name in names if (found := segment_number(name)) is not None and found >= number}):
+    numbers = {found for name in names if (found := readable_number(name)) is not None and found >= number}
+    for segment in sorted(numbers):
         entries = _entries(evidence.statements.get(segment, b""))
         for at, line in enumerate(_lines(files, f"{directory}/{segment_name(segment)}")):
             if 0 <= entries <= at:

@@ -19,6 +19,7 @@ __all__ = [
     "directory_name",
     "foreign_bytes",
     "is_alive",
+    "readable_number",
     "scan",
     "segment_name",
     "segment_number",
@@ -33,6 +34,7 @@ HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 
 _SEGMENT = re.compile(r"audit-([0-9]{20})\.ndjson(?:\.zst)?")
+_GZIPPED = re.compile(r"audit-([0-9]{20})\.ndjson\.gz")
 _DIRECTORY = re.compile(r".+-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 _READ_BYTES = 1 << 20
 
@@ -75,6 +77,15 @@ def segment_number(name: str) -> int | None:
     """Return the number in a segment's file name, None where it is another file's."""
     match = _SEGMENT.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def readable_number(name: str) -> int | None:
+    """Return the same, also of a segment that somebody has gzipped: for who only reads.
+
+    Retention, archive and forwarders leave such files alone.
+    """
+    match = _GZIPPED.fullmatch(name)
+    return int(match[1]) if match else segment_number(name)
 
 
 def directory_name(host: str, started: float, random: str) -> str:

@@ -49,7 +49,7 @@ class Journals:
 
     def _up_to_date(self) -> Index:
         if any(isinstance(source, Stream) for source in self._sources):
-            raise Unusable("standard input and compressed segments have no index")
+            raise Unusable("standard input has no index")
         index = Index(self._index)
         self.no_records += index.update(self._sources, self._progress.show)
         self._progress.end()

@@ -10,7 +10,8 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
-from ...journal.segments import segment_number
+from ...journal.content import GZIPPED
+from ...journal.segments import readable_number
 from ...native.claims import Place
 from ...native.event import Event
 from ...native.reading import Malformed, read
@@ -98,7 +99,7 @@ class Journal:
         segment = self._segment(place)
         path = self._sources[segment.source].path
         directory = path if os.path.isdir(path) else os.path.dirname(path)
-        number = segment.number or segment_number(os.path.basename(path)) or 0
+        number = segment.number or readable_number(os.path.basename(path)) or 0
         return f"{os.path.basename(directory)}/{number or os.path.basename(path)}/{place - segment.start}"
 
     def record_at(self, place: int) -> Record:
@@ -116,7 +117,7 @@ class Journal:
         if os.path.isdir(path):
             name = (os.path.basename(path), segment.number)
         else:
-            name = (os.path.basename(os.path.dirname(path)), segment_number(os.path.basename(path)) or 0)
+            name = (os.path.basename(os.path.dirname(path)), readable_number(os.path.basename(path)) or 0)
         self._by_name.setdefault(name, len(self._segments) - 1)
 
     def _segment(self, place: int) -> _Segment:
@@ -192,7 +193,8 @@ class NativeLog:
 
 def _blocks(path: str, progress: Callable[[int], None]) -> Iterator[bytes]:
     """Return the bytes of a file, decompressed where it is gzip."""
-    with opened(path) as raw:
+    # What is called .gz is not always gzip: some tools decompress what they fetch.
+    with open(path, "rb") if path.endswith(GZIPPED) else opened(path) as raw:
         first = raw.peek(2)[:2] if isinstance(raw, io.BufferedReader) else b""
         source: BinaryIO | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if first == _GZIP else raw
         position = 0
