@@ -1,6 +1,6 @@
 """What asking the past costs: `history`, `at`, `diff`, `gaps` on a generated journal, with and without an index.
 
-    python bench/history.py [--bytes 1000000000] [--rounds 3] [--scratch DIR]
+    python bench/history.py [--bytes 1000000000] [--rounds 3] [--only TEXT] [--scratch DIR]
 
 The journal repeats a recorded minute of a real cluster, each time with other uids, in one of a hundred namespaces:
 objects of one name are created, changed, deleted, and created again. Each figure is of a whole process, its start
@@ -11,6 +11,7 @@ Exit code 1: something is slower, or needs more memory, than docs/investigating.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import subprocess
@@ -37,6 +38,7 @@ _UID = re.compile(rb"\b([0-9a-f]{8})(-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 
 # What is asked, the CPU seconds that it may take without and with an index (None: not asked with one), and the MB.
 HALF = "@half"
+UNBOUND = math.inf
 QUESTIONS: list[tuple[str, list[str], float | None, float | None, int | None]] = [
     ("history deploy/web -n shop-03", ["history", "deploy/web", "-n", "shop-03"], 15.0, 0.3, 200),
     ("history secret/db -n shop-07 -p", ["history", "secret/db", "-n", "shop-07", "-p"], 15.0, 0.3, 200),
@@ -44,7 +46,8 @@ QUESTIONS: list[tuple[str, list[str], float | None, float | None, int | None]] =
     ("at HALF deploy/web -n shop-03", ["at", HALF, "deploy/web", "-n", "shop-03"], 15.0, 0.3, 200),
     ("at HALF -n shop-03", ["at", HALF, "-n", "shop-03"], None, 1.0, None),
     ("diff HALF HALF+10s -n shop-03", ["diff", HALF, HALF + "+10", "-n", "shop-03"], None, 1.0, None),
-    ("at HALF --all", ["at", HALF, "--all"], None, None, None),
+    ("at HALF --all", ["at", HALF, "--all"], None, UNBOUND, None),
+    ("at END --all", ["at", HALF + "+1e8", "--all"], None, UNBOUND, None),
     ("who alice", ["who", "alice"], None, 1.0, 200),
     ("gaps", ["gaps"], None, None, None),
 ]
@@ -55,6 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bytes", type=int, default=1_000_000_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", metavar="TEXT", help="what has this in its name, such as --all")
     parser.add_argument("--scratch", default="/var/tmp")  # noqa: S108 - a directory of its own is made there
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
@@ -66,6 +70,8 @@ def main() -> int:
         ok = True
         half_ns = middle_ns(count)
         for name, asked, plain_max, indexed_max, mb_max in QUESTIONS:
+            if options.only not in name:
+                continue
             arguments = [placed(argument, half_ns) for argument in asked]
             line, found, outputs = f"{name:42}", [], []
             for with_index, most in ((False, plain_max), (True, indexed_max)):
