@@ -19,9 +19,9 @@ import urllib.request
 from ports import free_ports
 
 ROOT = pathlib.Path(__file__).parent.parent
-START_SECONDS = 20.0
-STOP_SECONDS = 15.0
-RESPONSE_SECONDS = 15.0
+START_SECONDS = 40.0
+STOP_SECONDS = 30.0
+RESPONSE_SECONDS = 30.0
 # By which a busy machine may hold up what a test times: bounds tell seconds from tens of seconds, not what is quick.
 BUSY_SECONDS = 2.0
 SERVE = [sys.executable, "-m", "function", "serve"]
@@ -159,7 +159,7 @@ class Server:
 
     def metrics(self):
         """Return every sample as a dictionary: ``name{labels}`` to value."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=RESPONSE_SECONDS) as response:
             return parse_metrics(response.read().decode())
 
     def signal(self, number=signal.SIGTERM):

@@ -74,7 +74,7 @@ class Watch:
         )
 
     def metrics_text(self) -> str:
-        with contextlib.closing(HTTPConnection("127.0.0.1", self._port, timeout=5)) as connection:
+        with contextlib.closing(HTTPConnection("127.0.0.1", self._port, timeout=20)) as connection:
             connection.request("GET", "/metrics")
             return connection.getresponse().read().decode()
 
