@@ -620,7 +620,7 @@ def test_a_deletion_that_was_not_stored_tells_nothing_of_endpoints():
 def test_endpoints_that_are_seen_long_after_their_service_are_there(seconds, uid):
     """An update that only raced with the deletion shows nothing: the Service was gone when it had been stored."""
     story, endpoints, service = endpoints_and_service()
-    story.tell("DELETE", None, service, **SERVICE)
+    story.tell("UPDATE", endpoints, endpoints).tell("DELETE", None, service, **SERVICE)
     story.tell("UPDATE", merged(endpoints, {"subsets": [{}]}), endpoints, seconds=seconds)
     assert endpoints_at(story.steps())[0] == uid
     assert endpoints_at(story.steps(), story.now_ns - 1)[0] == "u1"
@@ -653,12 +653,33 @@ def test_endpoints_stay_until_the_last_finalizer_of_their_service_is_gone():
     assert endpoints_at(story.steps(), story.now_ns - 1)[0] == "u1"
 
 
-def test_endpoints_that_were_deleted_by_a_request_of_their_own():
-    """Theirs is what is said to have done it."""
+@pytest.mark.parametrize("first", ["Service", "Endpoints"])
+def test_endpoints_that_were_deleted_by_a_request_of_their_own(first):
+    """Theirs is what is said to have done it, for certain where others were created."""
     story, endpoints, service = endpoints_and_service()
-    story.tell("DELETE", None, service, **SERVICE).tell("DELETE", None, endpoints)
-    assert endpoints_at(story.steps())[0] is None
-    assert not any(step.cause is Cause.WITH_SERVICE for step in story.steps())
+    deletions = [(endpoints, {}), (service, SERVICE)]
+    for obj, more in reversed(deletions) if first == "Service" else deletions:
+        story.tell("DELETE", None, obj, **more)
+    again = merged(endpoints, {"metadata": {"uid": "u2", "resourceVersion": "9"}})
+    story.tell("UPDATE", again, again, seconds=60)
+    (gone,) = [step for step in story.steps() if step.of.uid == "u1" and step.change and step.after is None]
+    assert (gone.cause, gone.certainty) == (Cause.SUCCEEDED, Certainty.IN_FORCE)
+
+
+def test_endpoints_of_a_service_that_was_created_again_are_gone_for_certain():
+    story, _, service = endpoints_and_service()
+    again = merged(service, {"metadata": {"uid": "s2", "resourceVersion": "9"}})
+    story.tell("DELETE", None, service, **SERVICE).tell("UPDATE", again, again, seconds=60, **SERVICE)
+    assert endpoints_at(story.steps()) == (None, Certainty.IN_FORCE)
+
+
+def test_endpoints_that_went_with_their_service_are_forgotten_like_others():
+    story, _, service = endpoints_and_service()
+    story.tell("DELETE", None, service, **SERVICE)
+    story.tell("CREATE", merged(story.object(), {"metadata": {"name": "y"}}), None, seconds=1200)
+    objects = Objects(forgetting=True)
+    early = [step.cause for record in story.records for step in objects.add(record)]
+    assert Cause.WITH_SERVICE in early
 
 
 def test_a_namespace_is_terminating_until_it_is_finalized():

@@ -490,6 +490,26 @@ def test_endpoints_went_with_their_service(tmp_path, capfdbinary):
     assert run(capfdbinary, "gaps", "--journal", journal)[0] == 0
 
 
+def test_the_index_knows_of_a_service_that_was_deleted_long_ago(tmp_path, capfdbinary):
+    """Another one has its name since, and nobody has made Endpoints again."""
+    told = Told()
+
+    def obj(kind, uid, version):
+        metadata = {"name": "web", "namespace": "shop", "uid": uid} | ({"resourceVersion": version} if version else {})
+        return {"kind": kind, "apiVersion": "v1", "metadata": metadata, "spec": {"version": version}}
+
+    told.tell("CREATE", "Endpoints", "web", obj("Endpoints", "e1", ""))
+    told.tell("DELETE", "Service", "web", None, obj("Service", "s1", "5"))
+    for version in range(6, 20):
+        told.now_ns += 100 * SECOND_NS
+        new = obj("Service", "s2", str(version))
+        told.tell("UPDATE", "Service", "web", new | {"spec": {"version": str(version + 1)}}, new)
+    journal = write(tmp_path / "journal", told.reviews)
+    for more in ([], ["--index-file", tmp_path / "index"]):
+        code, out, _ = run(capfdbinary, "at", "2026-09-21T15:00:00Z", "-n", "shop", "--journal", journal, *more)
+        assert (code, [one["kind"] for one in yaml.safe_load(out)["items"]]) == (0, ["Service"])
+
+
 def test_answers_for_programs(tmp_path, capfdbinary):
     """`-o json`: every time to the nanosecond in UTC, every field of every change, how sure it is, and who."""
     told = Told()
