@@ -63,7 +63,7 @@ def test_a_large_review_is_recorded_whole_by_a_child_that_ends_when_it_is_idle()
         assert server.post(LARGE).status == 200
         assert children(server.pid) == [child]
         assert [record["request"]["object"]["data"]["blob"] for record in server.records()] == ["x" * 300_000] * 2
-        assert running.wait_for(lambda: not is_alive(child), 5)
+        assert running.wait_for(lambda: not is_alive(child))
         assert server.post(LARGE).status == 200
         assert children(server.pid) not in ([], [child])
 
@@ -80,9 +80,9 @@ def test_what_takes_longer_than_half_its_time_is_recorded_by_its_head():
         (child,) = children(server.pid)
         started = time.monotonic()
         assert server.post(COSTLY, "/log-request?timeout=1s").status == 200
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 1 + running.BUSY_SECONDS
         is_recorded_by_its_head(server, COSTLY)
-        assert running.wait_for(lambda: not is_alive(child), 5)
+        assert running.wait_for(lambda: not is_alive(child))
         assert server.post(LARGE).status == 200
 
 
@@ -150,7 +150,7 @@ def test_the_child_ends_with_its_parent():
         assert server.post(LARGE).status == 200
         (child,) = children(server.pid)
         os.kill(server.pid, signal.SIGKILL)
-        assert running.wait_for(lambda: not is_alive(child), 5)
+        assert running.wait_for(lambda: not is_alive(child))
 
 
 def test_an_interrupt_at_a_terminal_is_not_for_the_child():
@@ -200,7 +200,7 @@ def test_a_mistake_of_the_childs_own_is_logged_without_what_it_failed_on(tmp_pat
 
 # -- nobody waits behind it -----------------------------------------------------------------------------------
 
-VICTIM_SECONDS, MEMORY_MIB = 0.1, 300
+VICTIM_SECONDS, MEMORY_MIB = 0.3, 300
 SOME = [
     "a pod's containers",
     "a Secret's keys",
@@ -227,7 +227,7 @@ def test_whatever_one_client_sends_another_is_served_and_memory_is_bounded(famil
     assert len(took) == victim.sent
     # A few may wait for a core, of which the attackers take one, or for the disk behind a record of 30 MiB: what they
     # wait is judged by tests/attack, which knows what the machine itself takes.
-    assert took[int(len(took) * 0.95) - 1] < VICTIM_SECONDS * (1 if size < 1 << 20 else 3), took[-10:]
+    assert took[int(len(took) * 0.95) - 1] < VICTIM_SECONDS * (1 if size < 1 << 20 else 2), took[-10:]
     assert victim.memory_mib < MEMORY_MIB
 
 

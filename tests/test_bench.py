@@ -38,7 +38,7 @@ def server(request, tmp_path):
 def wait_for(url):
     for _ in range(500):
         try:
-            return urllib.request.urlopen(url, timeout=5).read()
+            return urllib.request.urlopen(url, timeout=20).read()
         except OSError:
             time.sleep(0.02)
     raise TimeoutError(url)
@@ -48,7 +48,7 @@ def test_a_server_to_compare_with_reads_the_body_and_allows(server, tmp_path):
     url, name = server
     body = running.review("u-1", object={"data": "x" * 300_000})
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
-    answer = json.loads(urllib.request.urlopen(request, timeout=5).read())
+    answer = json.loads(urllib.request.urlopen(request, timeout=20).read())
     assert answer["kind"] == "AdmissionReview"
     assert answer["response"] == {"uid": "bare" if name == "bare_httptools" else "u-1", "allowed": True}
     if name == "durable_floor":

@@ -278,7 +278,7 @@ def test_a_client_that_keeps_failing_is_slowed_and_nobody_else(directory, method
         elapsed = time.monotonic() - started
         for thread in threads:
             thread.join()
-        assert sorted(times)[25] < 0.05
+        assert sorted(times)[25] < 0.2
         assert set(failed) == {404}
         assert len(failed) < FREE_FAILURES + FAILURES_PER_SECOND * elapsed + 2 * len(threads)
         assert server.metrics()[of("tokens_refused_total", "quiet")] == len(failed)
@@ -289,7 +289,7 @@ def test_a_slowed_client_sees_its_404_before_its_own_timeout(directory):
     with running.serve({"AUDIT_CLUSTERS_DIR": str(directory)}, command=command) as server:
         started = time.monotonic()
         assert server.post(review(), f"/log-request/quiet/{'x' * 30}?timeout=1s").status == 404
-        assert 0.4 < time.monotonic() - started < 0.9
+        assert 0.4 < time.monotonic() - started < 0.9 + running.BUSY_SECONDS
 
 
 def test_no_more_refusals_wait_than_may(directory):
@@ -304,7 +304,7 @@ def test_no_more_refusals_wait_than_may(directory):
             started = time.monotonic()
             for _ in range(5):
                 assert server.post(review(), f"/log-request/quiet/{'x' * 30}").status == 404
-            assert time.monotonic() - started < 0.5
+            assert time.monotonic() - started < 0.5 + running.BUSY_SECONDS
             for raw in (first, second):
                 with raw.makefile("rb") as file:
                     assert running.read_answer(file).status == 404

@@ -98,8 +98,8 @@ def test_a_pipeline_without_end_takes_no_memory_and_nobody_else_s_time(count):
             flood(callers, PROBE * ((8 * MIB) // len(PROBE)), 3)
         assert resident_bytes(server, "VmHWM") - before < 24 * MIB
         assert not wrong
-        assert sorted(seconds)[len(seconds) // 2] < 0.1
-        assert max(seconds) < 0.5
+        assert sorted(seconds)[len(seconds) // 2] < 0.3
+        assert max(seconds) < 0.5 + running.BUSY_SECONDS
 
 
 def test_a_pipeline_whose_answers_are_read_is_answered_whole():
@@ -123,7 +123,7 @@ def test_a_body_in_chunks_of_two_bytes_takes_no_more_than_its_bytes(count):
             flood(callers, head + b"2\r\nab\r\n" * (2 * MIB), 5)
         assert resident_bytes(server, "VmHWM") - before < 48 * MIB
         assert not wrong
-        assert max(seconds) < 1
+        assert max(seconds) < 1 + running.BUSY_SECONDS
 
 
 @counts(100, 1000)
@@ -144,7 +144,7 @@ def test_what_many_send_without_pause_takes_no_memory_together(count, kind):
             time.sleep(0.3)
         assert resident_bytes(server, "VmHWM") - before < 96 * MIB
         assert not wrong
-        assert max(seconds) < 2
+        assert max(seconds) < 1 + running.BUSY_SECONDS
 
 
 @counts(150, 1000)
@@ -234,7 +234,7 @@ def test_a_handshake_that_does_not_come_ends(tls):
         began = time.monotonic()
         with server.socket() as silent:
             assert running.read_all(silent) == b""
-        assert 0.8 < time.monotonic() - began < 4
+        assert 0.8 < time.monotonic() - began < 4 + running.BUSY_SECONDS
 
 
 @pytest.mark.long
@@ -243,7 +243,7 @@ def test_a_handshake_has_eight_seconds(tls):
         began = time.monotonic()
         with server.socket() as silent:
             assert running.read_all(silent) == b""
-        assert 7 < time.monotonic() - began < 12
+        assert 7 < time.monotonic() - began < 12 + running.BUSY_SECONDS
 
 
 def test_at_the_cap_connections_that_recorded_stay(tls):
@@ -328,10 +328,10 @@ def test_requests_whose_bodies_never_come_take_no_place(count):
         with victim(server) as (seconds, wrong):
             time.sleep(1.5)
         assert not wrong
-        assert max(seconds) < 0.5
+        assert max(seconds) < 0.5 + running.BUSY_SECONDS
         began = time.monotonic()
         answers = [running.read_all(raw) for raw in callers]
-        assert time.monotonic() - began < 5  # not the 30 s that the caller chose
+        assert time.monotonic() - began < 5 + running.BUSY_SECONDS  # not the 30 s that the caller chose
         assert {answer.split()[1] for answer in answers} == {b"503"}
         assert server.metrics()[REFUSED % "body_timeout"] == count
 
@@ -373,7 +373,7 @@ def test_a_half_request_to_the_metrics_port_ends():
         with socket.create_connection(("127.0.0.1", server.metrics_port), timeout=20) as raw:
             raw.sendall(b"GET /metrics HTTP/1.1\r\nHost:")
             assert running.read_all(raw) == b""
-        assert 4 < time.monotonic() - began < 10
+        assert 4 < time.monotonic() - began < 10 + running.BUSY_SECONDS
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

@@ -271,7 +271,7 @@ def test_a_slow_body_ends_with_503_before_the_deadline(server):
                 answer = read_answer(file)
                 assert answer.status == 503
                 assert answer.headers["connection"] == "close"
-                assert 0.5 < time.monotonic() - started < 1.0
+                assert 0.5 < time.monotonic() - started < 1 + running.BUSY_SECONDS
                 assert file.read() == b""
     assert server.metrics()[REFUSED % "body_timeout"] >= 2
 
@@ -289,7 +289,7 @@ def test_slow_headers_are_cut_off(impatient):
         slow.sendall(b"POST /log-request HTTP/1.1\r\nHost:")
         started = time.monotonic()
         assert running.read_all(slow) == b""
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 3 + running.BUSY_SECONDS
         idle.sendall(raw_post(review("idle")))
         with idle.makefile("rb") as file:
             assert read_answer(file).status == 200
@@ -301,7 +301,7 @@ def test_slow_headers_behind_an_answered_request_are_cut_off(impatient):
         raw.sendall(raw_post(review("before")) + b"POST /log")
         started = time.monotonic()
         assert running.read_all(raw).startswith(b"HTTP/1.1 200 ")
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 3 + running.BUSY_SECONDS
 
 
 def test_who_asks_for_nothing_more_is_let_go():
@@ -369,7 +369,7 @@ def test_slow_headers_are_cut_off_after_ten_seconds(server):
         slow.sendall(b"POST /log-request HTTP/1.1\r\nHost:")
         started = time.monotonic()
         assert running.read_all(slow) == b""
-        assert 9 < time.monotonic() - started < 13
+        assert 9 < time.monotonic() - started < 13 + running.BUSY_SECONDS
 
 
 # -- deadlines ----------------------------------------------------------------------------------------------------
@@ -675,10 +675,10 @@ def test_a_hanging_store_blocks_no_probe_and_ends_in_503_before_the_deadline(han
     for path in ("/healthz", "/readyz"):
         probed = time.monotonic()
         assert hanging.request("GET", path).status == 200
-        assert time.monotonic() - probed < 0.5
+        assert time.monotonic() - probed < 0.5 + running.BUSY_SECONDS
     assert hanging.metrics()[PENDING] >= len(review("late"))
     waiting.join()
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 1 + running.BUSY_SECONDS
     assert answers[0].status == 503
     assert "retry-after" not in answers[0].headers
     running.wait_for(lambda: hanging.metrics()[REFUSED % "deadline"] == 2)

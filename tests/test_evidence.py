@@ -248,7 +248,7 @@ def test_keys_are_rotated_with_overlap_and_without_a_restart(tmp_path):
                 running.wait_for(lambda said=said: any(one["message"].endswith(said) for one in server.log()))
             assert server.post(review("rotated")).status == 200
             size = server.metrics()["kube_audit_function_checkpoint_entries"]
-            running.wait_for(lambda size=size: server.metrics()["kube_audit_function_checkpoint_entries"] > size, 5)
+            running.wait_for(lambda size=size: server.metrics()["kube_audit_function_checkpoint_entries"] > size)
         file.write_text("broken")
         running.wait_for(
             lambda: server.metrics()['kube_audit_function_config_last_reload_successful{config="seal_key"}'] == 0, 5

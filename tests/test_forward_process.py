@@ -101,7 +101,7 @@ def test_a_sink_that_is_down_delays_the_end_no_longer_than_allowed():
             started = time.monotonic()
             server.signal()
             assert server.wait() == 0
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 5 + running.BUSY_SECONDS
             line = server.logged("were not forwarded")
             assert line["message"].startswith("forward: 7 records were not forwarded")
             assert line["hint"]
@@ -131,7 +131,7 @@ def test_a_forwarder_ends_when_its_parent_is_gone():
         assert server.post(running.review("uid-00000001")).status == 200
         running.wait_for(lambda: backend.documents, 15)
         server.signal(signal.SIGKILL)
-        running.wait_for(lambda: not is_running(child), 5)
+        running.wait_for(lambda: not is_running(child))
 
 
 def test_the_second_signal_cuts_the_drain_short():

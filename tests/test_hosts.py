@@ -49,7 +49,7 @@ def test_sigterm_drains_then_exits_with_zero():
         answer = read_answer(file)
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         assert server.wait() == 0
-        assert 0.6 < time.monotonic() - started < 5
+        assert 0.6 < time.monotonic() - started < 5 + running.BUSY_SECONDS
         assert [record["request"]["uid"] for record in server.records()] == ["before", "draining", "kept"]
         assert server.logged("finished")
         (lock,) = server.journal.glob("*/lock")
@@ -83,7 +83,7 @@ def test_the_second_signal_cuts(first, then):
         started = time.monotonic()
         server.signal(getattr(signal, then))
         assert server.wait() == 0
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 3 + running.BUSY_SECONDS
         assert server.records("answered")
 
 
@@ -92,7 +92,7 @@ def test_sigint_does_not_drain():
         started = time.monotonic()
         server.signal(signal.SIGINT)
         assert server.wait() == 0
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 3 + running.BUSY_SECONDS
 
 
 def test_a_taken_port_is_a_clear_error():

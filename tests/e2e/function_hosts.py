@@ -95,7 +95,7 @@ class Serve:
 
     def metrics_text(self) -> str:
         """Return what a scrape shows."""
-        connection = HTTPConnection("127.0.0.1", self.metrics_port, timeout=5)
+        connection = HTTPConnection("127.0.0.1", self.metrics_port, timeout=20)
         with contextlib.closing(connection):
             connection.request("GET", "/metrics")
             return connection.getresponse().read().decode()
@@ -214,7 +214,7 @@ def proxy(directory: Path, upstream_ports: Sequence[int], pair: Pair) -> Iterato
     command: list[str | Path] = ["nginx", "-p", directory, "-c", directory / "nginx.conf"]
     program = Program("nginx", command, log=directory / "log", env={"PATH": f"{os.environ['PATH']}:/usr/sbin"})
     with stopping(program):
-        program.wait_until(lambda: is_ready(port, tls=True), seconds=10)
+        program.wait_until(lambda: is_ready(port, tls=True), seconds=30)
         yield port
 
 
@@ -222,9 +222,9 @@ def is_ready(port: int, *, tls: bool, path: str = "/readyz") -> bool:
     """Return whether an instance, or the proxy before it, answers that it is ready."""
     context = ssl._create_unverified_context()
     connection = (
-        HTTPSConnection("127.0.0.1", port, context=context, timeout=2)
+        HTTPSConnection("127.0.0.1", port, context=context, timeout=10)
         if tls
-        else HTTPConnection("127.0.0.1", port, timeout=2)
+        else HTTPConnection("127.0.0.1", port, timeout=10)
     )
     with contextlib.closing(connection):
         connection.request("GET", path)

@@ -140,15 +140,17 @@ def test_every_admitted_mutation_is_paired_by_what_the_answer_said(logged: Logge
 def test_exactly_the_calls_that_failed_open_are_listed_as_such(logged: Logged) -> None:
     _, result = logged.reconcile()
     opened = {
-        audit_id
+        audit_id: event["annotations"]
         for audit_id, event in logged.events().items()
         if logged.since <= event["requestReceivedTimestamp"] <= logged.until
         and any(key.startswith("failed-open.") and value == WEBHOOK for key, value in event["annotations"].items())
     }
-    assert len(opened) > 20
-    assert set(result["list"]["failed_open"]) == opened
+    # One request can mean several calls: a delete that is tried again may have failed open once and been recorded once.
+    never_recorded = {audit_id for audit_id, said in opened.items() if f"{WEBHOOK}/recorded" not in said}
+    assert len(never_recorded) > 20
+    assert set(result["list"]["failed_open"]) == never_recorded
     created = [event for event in logged.events().values() if _is_of(event, "while-down", logged)]
-    assert {event["auditID"] for event in created} <= opened | set(result["list"]["recorded"])
+    assert {event["auditID"] for event in created} <= opened.keys() | set(result["list"]["recorded"])
 
 
 def _is_of(event: Any, namespace: str, logged: Logged) -> bool:

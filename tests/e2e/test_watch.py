@@ -74,7 +74,7 @@ class Watch:
         )
 
     def metrics_text(self) -> str:
-        with contextlib.closing(HTTPConnection("127.0.0.1", self._port, timeout=5)) as connection:
+        with contextlib.closing(HTTPConnection("127.0.0.1", self._port, timeout=20)) as connection:
             connection.request("GET", "/metrics")
             return connection.getresponse().read().decode()
 
@@ -191,8 +191,8 @@ def test_the_gauge_falls_and_canaries_are_lost(
             + f"the first canary was counted as lost after {lost:.1f} s (one every {PERIOD_SECONDS:g} s; one that "
             f"arrives takes {seconds * 1e3:.0f} ms; the API server went on calling for {called:.1f} s).",
         )
-        # The next one is sent within a period, and given up after a second.
-        assert lost - called < 2 * PERIOD_SECONDS + 2
+        # The next one is sent within a period, and given up after a second; a busy machine adds to it.
+        assert lost - called < 2 * PERIOD_SECONDS + 5
         if harm == "deleted":
             plane.admin.create(f"{GROUP}/validatingwebhookconfigurations", configuration)
         elif harm == "narrowed":
