@@ -159,7 +159,8 @@ class Server:
 
     def metrics(self):
         """Return every sample as a dictionary: ``name{labels}`` to value."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=RESPONSE_SECONDS) as response:
+        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=RESPONSE_SECONDS) as response:
             return parse_metrics(response.read().decode())
 
     def signal(self, number=signal.SIGTERM):
