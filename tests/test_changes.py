@@ -201,7 +201,7 @@ def spelled(value):
     return json.dumps(value, sort_keys=True)
 
 
-@counts(200, 5_000)
+@counts(100, 5_000)
 def test_applying_the_patch_gives_the_new_object(count):
     @settings(max_examples=count, deadline=None)
     @given(pairs())

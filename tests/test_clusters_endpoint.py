@@ -12,8 +12,6 @@ from running import JSON, review
 from function.clusters import tokens as clusters
 from function.clusters.tokens import ClustersError
 
-pytestmark = pytest.mark.xdist_group("clusters_endpoint")  # one server for the module, on one worker
-
 PROD = "prodtoken0123456789abcdefgh"
 STAGING = "stagingtoken0123456789abcde"
 NEXT = "nexttoken0123456789abcdefgh"

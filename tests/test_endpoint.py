@@ -16,8 +16,6 @@ from running import JSON, large, nested, raw_post, read_answer, review
 
 from function.serving import endpoint
 
-pytestmark = pytest.mark.xdist_group("endpoint")  # one server for the module, on one worker
-
 BODY_BYTES_MAX = 256 << 10
 
 

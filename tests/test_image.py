@@ -155,7 +155,6 @@ def rootfs(tmp_path_factory):
 
 
 @pytest.mark.long
-@pytest.mark.xdist_group("image")
 def test_the_rootfs_holds_no_installer_and_all_byte_code(rootfs):
     names = {path.name for path in rootfs.rglob("*")}
     assert not {"pip", "setuptools", "ensurepip", "gcc", "cc", "pip3"} & names
@@ -168,7 +167,6 @@ def test_the_rootfs_holds_no_installer_and_all_byte_code(rootfs):
 
 
 @pytest.mark.long
-@pytest.mark.xdist_group("image")
 def test_assembling_twice_makes_the_same_bytes(rootfs, tmp_path):
     again = tmp_path / "again"
     command = [sys.executable, "-B", str(IMAGE / "assemble.py"), "app", str(again)]
@@ -178,7 +176,6 @@ def test_assembling_twice_makes_the_same_bytes(rootfs, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.xdist_group("image")
 def test_it_runs_as_the_image_does(rootfs, tmp_path):
     """Not root, a read-only root, one writable volume: a review is answered, its line is there, SIGTERM ends it."""
     journal = volume(tmp_path)
@@ -198,7 +195,6 @@ def test_it_runs_as_the_image_does(rootfs, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.xdist_group("image")
 def test_every_sink_is_in_it_and_nothing_can_be_written(rootfs, tmp_path):
     code = (
         "import os, google.cloud.logging, grpc, cloudevents, urllib3, yaml\n"

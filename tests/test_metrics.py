@@ -17,8 +17,6 @@ from function.metrics import REFUSAL_REASONS, Metrics
 from function.review import BadReason
 from function.serving import refusals
 
-pytestmark = pytest.mark.xdist_group("metrics")  # one server for the module, on one worker
-
 HTTP = "kube_audit_rest_http_requests_total"
 VALID = "kube_audit_rest_valid_requests_processed_total"
 OURS = "kube_audit_function_"

@@ -13,8 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import large, nested, raw_post, read_answer, review
 
-pytestmark = pytest.mark.xdist_group("protocol")  # one server for the module, on one worker
-
 HTTP = "kube_audit_rest_http_requests_total"
 VALID = "kube_audit_rest_valid_requests_processed_total"
 PROBE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -227,7 +227,7 @@ def plant(examples):
     return sent
 
 
-@counts(60, 2_000)
+@counts(30, 2_000)
 def test_no_planted_secret_is_recorded(count):
     assert plant(count) > count / 2
 

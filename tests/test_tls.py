@@ -16,8 +16,6 @@ from running import JSON, review
 
 from function.serving import tls
 
-pytestmark = pytest.mark.xdist_group("tls")  # one server for the module, on one worker
-
 FAILURES = "kube_audit_function_tls_handshake_failures_total"
 EXPIRY = "kube_audit_function_certificate_expiry_timestamp_seconds"
 RELOADED = 'kube_audit_function_config_last_reload_successful{config="certificate"}'
