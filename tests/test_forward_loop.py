@@ -358,6 +358,38 @@ def test_a_torn_entry_of_a_killed_forwarder_is_cut_off(tmp_path):
     assert [entry["id"] for entry in rejected(tmp_path)] == ["uid-00000001", "uid-00000002"]
 
 
+def test_a_torn_entry_may_be_large(tmp_path):
+    file = RejectedFile(str(tmp_path), "script")
+    file.add(review_line(1), "uid-00000001", "because")
+    with open(file.path, "ab") as torn:
+        torn.write(b'{"rejected":"' + b"x" * (3 << 20))
+    file.add(review_line(2), "uid-00000002", "because")
+    assert [entry["id"] for entry in rejected(tmp_path)] == ["uid-00000001", "uid-00000002"]
+
+
+def test_what_had_to_go_is_counted_though_the_next_cannot_be_written(tmp_path):
+    class Failing(Files):
+        fails = False
+
+        def datasync(self, fd):
+            if self.fails:
+                raise OSError(errno.EIO, "Input/output error")
+            super().datasync(fd)
+
+    files = Failing()
+    file = RejectedFile(str(tmp_path), "script", bytes_max=8000, files=files)
+    lost = added = 0
+    for number in range(40):
+        files.fails = True
+        with pytest.raises(OSError, match="Input"):
+            file.add(review_line(number), f"uid-{number:08d}", "because")
+        files.fails = False
+        lost += file.add(review_line(number), f"uid-{number:08d}", "because")
+        added += 1
+    kept = sum(path.read_bytes().count(b"\n") for path in (tmp_path / "rejected").glob("*.ndjson"))
+    assert added - kept == lost > 0
+
+
 def test_what_cannot_be_set_aside_is_kept_and_tried_again(tmp_path, caplog):
     """A full volume: the record stays unconfirmed until there is room, and is not sent again meanwhile."""
     write_journal(tmp_path, reviews(3))
@@ -401,6 +433,15 @@ def test_a_lease_of_another_machine_is_waited_for(tmp_path):
     mine.release()
     (tmp_path / "lease").write_text("another-machine 17 abcdef")
     os.utime(tmp_path / "lease", (0, 0))
+    assert mine.take()
+    mine.release()
+
+
+def test_a_lease_from_the_future_is_nobodys(tmp_path):
+    """Its holder's clock was ahead, and it was killed: nobody must wait until that time has come."""
+    (tmp_path / "lease").write_text("another-machine 17 abcdef")
+    age(tmp_path / "lease", -86400)
+    mine = Lease(str(tmp_path))
     assert mine.take()
     mine.release()
 
@@ -465,6 +506,35 @@ def test_two_forwarders_share_a_volume_and_no_directory(tmp_path):
         settle_after = time.monotonic()
         running.wait_for(lambda: second.tick() or len(other.numbers()) == 20)
         assert time.monotonic() - settle_after < 5 + running.BUSY_SECONDS
+
+
+def test_a_directory_that_cannot_be_worked_on_does_not_stop_the_others(tmp_path, caplog):
+    """What is kept about it is another user's, or no directory."""
+    for number in range(3):
+        write_journal(tmp_path, reviews(5, 5 * number))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    (tmp_path / "forwarding").mkdir()
+    for name in names[:2]:
+        (tmp_path / "forwarding" / name).write_text("in the way")
+    sink = Script()
+    with forwarding(tmp_path, sink) as forwarder:
+        running.wait_for(lambda: forwarder.tick() or len(sink.numbers()) == 5)
+        assert forwarder.elsewhere == 2
+        assert names[0] in caplog.text
+        for name in names[:2]:
+            (tmp_path / "forwarding" / name).unlink()
+        running.wait_for(lambda: forwarder.tick() or len(sink.numbers()) == 15)
+        assert forwarder.elsewhere == 0
+
+
+def test_states_that_cannot_be_removed_cost_no_descriptors(tmp_path):
+    write_journal(tmp_path, reviews(1))
+    for number in range(3):
+        (tmp_path / "forwarding" / f"gone-20260101T000000Z-0000000{number}" / "below").mkdir(parents=True)
+    with forwarding(tmp_path, Script()) as forwarder:
+        before = len(os.listdir("/dev/fd"))
+        forwarder._remove_old_states()
+        assert len(os.listdir("/dev/fd")) <= before
 
 
 def test_dead_writers_directories_are_adopted_and_living_ones_left_to_their_own(tmp_path):

@@ -237,10 +237,19 @@ class Forwarder:
         self._seen = {name: since for name, since in self._seen.items() if name in found}
         self.elsewhere = 0
         for name, directory in found.items():
-            if name in self._directories:
-                self._finish(self._directories[name], directory, now)
-            elif self._finished.get(name) != _signature(self._files, directory):
-                self.elsewhere += not self._take(name, directory, now)
+            try:
+                if name in self._directories:
+                    self._finish(self._directories[name], directory, now)
+                elif self._finished.get(name) != _signature(self._files, directory):
+                    self.elsewhere += not self._take(name, directory, now)
+            except FileNotFoundError:
+                continue  # retention was faster
+            except OSError as error:  # of this one: the others go on
+                self.elsewhere += name not in self._directories
+                hint = "the others go on; does this process's user own it, and its directory in forwarding?"
+                log.error(
+                    "forward: cannot work on %s: %s", directory.path, error.strerror or error, extra={"hint": hint}
+                )
 
     def _take(self, name: str, directory: ProcessDirectory, now: float) -> bool:
         """Take the directory, if it is free and for us; return whether it is ours now."""
@@ -345,9 +354,11 @@ class Forwarder:
             with contextlib.suppress(OSError):  # another forwarder does the same
                 lease = Lease(state, self._files)
                 if lease.take():
-                    for file in self._files.names(state):
-                        self._files.remove(os.path.join(state, file))
-                    lease.release()
+                    try:
+                        for file in self._files.names(state):
+                            self._files.remove(os.path.join(state, file))
+                    finally:
+                        lease.release()
                     self._files.remove_directory(state)
 
     # -- status -----------------------------------------------------------------------------------------
