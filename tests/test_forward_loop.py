@@ -11,6 +11,7 @@ import time
 
 import pytest
 import running
+import sealed
 from backends import (
     line_for,
     number_of,
@@ -23,6 +24,7 @@ from faults import Counted
 from sinks import KINDS
 
 from function.forwarding.backoff import JITTER, Backoff, Pace
+from function.forwarding.closed_segments import ClosedSegments
 from function.forwarding.forwarder import Forwarder
 from function.forwarding.lease import Lease
 from function.forwarding.rejected import RejectedFile
@@ -324,6 +326,33 @@ def test_a_new_sink_gets_what_is_still_there_and_an_old_one_is_forgotten(tmp_pat
     assert new.numbers() == list(range(10))
     state = checkpoints.state_directory(str(tmp_path), directory)
     assert sorted(os.listdir(state)) == ["lease", "script.json"]
+
+
+def test_what_is_left_on_a_volume_that_cannot_be_read_is_not_nothing(tmp_path, caplog):
+    """And no traceback ends the forwarder while it drains."""
+
+    class Stale(Files):
+        def names(self, path):
+            raise OSError(errno.ESTALE, "Stale file handle", path)
+
+        entries = names
+
+    written = sealed.SealedJournal(tmp_path / "journal")
+    written.store(sealed.line(1))
+    written.close()
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    closed = ClosedSegments(str(tmp_path / "journal"), url=f"file://{bucket}", cluster="", compresses=False)
+    forwarder = Forwarder(str(tmp_path / "journal"), [Script()], batch_seconds=0, everything=True, closed=closed)
+    forwarder.start()
+    forwarder.stop(5)
+    forwarder.tick()
+    forwarder._files = closed._files = Stale()
+    forwarder.tick()
+    assert forwarder.segments_left() == 1
+    assert forwarder.has_checkpoints_left()
+    assert "Stale file handle" in caplog.text
+    forwarder.stop(5)
 
 
 # -- rejected -------------------------------------------------------------------------------------------------------

@@ -181,15 +181,22 @@ class Forwarder:
         return {worker.sink.name: self._behind(worker)[0] for worker in self._workers}
 
     def segments_left(self) -> int:
-        """Return how many closed segments are not in the archive yet."""
+        """Return how many closed segments are not in the archive yet: one, where that cannot be seen now."""
         try:
             return self._closed.left([one.path for one in self._directories.values()]) if self._closed else 0
         except FileNotFoundError:
             return 0  # no record yet
+        except OSError as error:
+            log.error("forward: cannot read %s: %s", self._journal_dir, error.strerror or error)
+            return 1
 
     def has_checkpoints_left(self) -> bool:
-        """Return whether a sink has not settled all of the tree's checkpoints yet."""
-        return any(not self._has_checkpoints(directory) for directory in list(self._directories.values()))
+        """Return whether a sink has not settled all of the tree's checkpoints yet, or that cannot be seen now."""
+        try:
+            return any(not self._has_checkpoints(directory) for directory in list(self._directories.values()))
+        except OSError as error:
+            log.error("forward: cannot read %s: %s", self._journal_dir, error.strerror or error)
+            return True
 
     def is_counted(self) -> bool:
         """Return whether `left` is all there is."""
