@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from ..journal import checkpoints
@@ -190,10 +190,11 @@ class Forwarder:
             log.error("forward: cannot read %s: %s", self._journal_dir, error.strerror or error)
             return 1
 
-    def has_checkpoints_left(self) -> bool:
+    def has_checkpoints_left(self, of: Sequence[Worker] | None = None) -> bool:
         """Return whether a sink has not settled all of the tree's checkpoints yet, or that cannot be seen now."""
+        sinks = {worker.sink.name for worker in (self._workers if of is None else of)}
         try:
-            return any(not self._has_checkpoints(directory) for directory in list(self._directories.values()))
+            return any(not self._has_checkpoints(directory, sinks) for directory in list(self._directories.values()))
         except OSError as error:
             log.error("forward: cannot read %s: %s", self._journal_dir, error.strerror or error)
             return True
@@ -206,6 +207,15 @@ class Forwarder:
         """Return why a sink, or the archive, cannot work at all."""
         failed: list[Exception | None] = [worker.failed for worker in self._workers]
         return next(filter(None, [*failed, self._closed.failed if self._closed else None]), None)
+
+    def can_go_on(self) -> bool:
+        """Return whether something is left for those that have not failed."""
+        well = [worker for worker in self._workers if not worker.failed]
+        if not self.is_counted() or any(self._behind(worker)[0] for worker in well):
+            return True
+        if self._closed and not self._closed.failed and self.segments_left():
+            return True
+        return bool(well) and self.has_checkpoints_left(well)
 
     def drain(self) -> None:
         """Send what is there, without waiting for batches to fill."""
@@ -329,10 +339,11 @@ class Forwarder:
 
     def _is_sealed_through(self, mine: _Directory) -> bool:
         """Return whether every sink has all checkpoints of the directory, and every witness has cosigned the newest."""
-        return self._has_checkpoints(mine) and all(witness.is_through(mine.path) for witness in self._witnesses)
+        sinks = {worker.sink.name for worker in self._workers}
+        return self._has_checkpoints(mine, sinks) and all(witness.is_through(mine.path) for witness in self._witnesses)
 
-    def _has_checkpoints(self, mine: _Directory) -> bool:
-        positions = [channel.position for channel in mine.sealed.values()]
+    def _has_checkpoints(self, mine: _Directory, sinks: Collection[str]) -> bool:
+        positions = [channel.position for sink, channel in mine.sealed.items() if sink in sinks]
         try:
             return all(is_through(self._files, mine.path, one.segment, one.offset) for one in positions)
         except FileNotFoundError:
