@@ -406,6 +406,15 @@ def test_a_segment_that_cannot_be_read_does_not_keep_others_from_going(tmp_path)
     assert counted.losses["retention"] >= 3
 
 
+def test_what_a_killed_compressor_left_goes_with_its_segment(tmp_path):
+    """Or its directory stays for ever, and counts."""
+    dead = process_directory(tmp_path, "dead", [100])
+    process_directory(tmp_path, "living", [10], alive=True)
+    (dead / f"{segment_name(1)}.zst.tmp").write_bytes(b"x" * 50)
+    sweep(tmp_path, bytes_max=150)
+    assert sorted(path.name for path in dead.iterdir()) == [LOCK, REMOVED]
+
+
 def test_a_directory_that_does_not_go_costs_no_descriptors(tmp_path):
     """Such as on NFS, where a file that is removed while it is open leaves another behind."""
 

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Protocol
 from . import checkpoints
 from .ages import BelievedClock
 from .checkpoints import START
-from .content import content_blocks, content_status, holds_a_line, is_compressed, plain_path, read_content
+from .content import (
+    content_blocks,
+    content_status,
+    holds_a_line,
+    is_compressed,
+    plain_path,
+    read_content,
+    unfinished_path,
+)
 from .files import Files, write_all
 from .rotation import Limits, Removal, to_remove
 from .segments import (
@@ -312,6 +320,8 @@ class Retention:
             self._mark(segment)
             self._files.remove(segment.path)
             self._known.pop(plain_path(segment.path), None)
+            with contextlib.suppress(OSError):
+                self._files.remove(unfinished_path(segment.path))
         except FileNotFoundError:
             return True  # another replica's retention was faster, and has counted
         except OSError as error:
