@@ -406,6 +406,20 @@ def test_a_segment_that_cannot_be_read_does_not_keep_others_from_going(tmp_path)
     assert counted.losses["retention"] >= 3
 
 
+def test_what_keeps_retention_from_working_is_named(tmp_path, caplog):
+    """Such as the checkpoints of a forwarder that runs as somebody else: the journal itself can be read."""
+
+    class Unlisted(Files):
+        def names(self, path):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    process_directory(tmp_path, "dead", [100])
+    retention = Retention(str(tmp_path), Limits(100, 0, 50, 0), Counted(), own_directory=lambda: None, files=Unlisted())
+    retention.start()
+    running.wait_for(lambda: f"{tmp_path}/forwarding: Permission denied" in caplog.text)
+    retention.stop()
+
+
 def test_what_a_killed_compressor_left_goes_with_its_segment(tmp_path):
     """Or its directory stays for ever, and counts."""
     dead = process_directory(tmp_path, "dead", [100])

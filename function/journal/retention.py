@@ -378,7 +378,8 @@ class Retention:
             except FileNotFoundError:
                 pass  # no record yet
             except OSError as error:
-                log.error("journal: retention cannot read %s: %s", self._journal_dir, error.strerror)
+                where = error.filename or self._journal_dir
+                log.error("journal: retention cannot read %s: %s", where, error.strerror or error)
             except Exception:  # retention must outlive every surprise, or the disk fills
                 log.exception("journal: internal error in retention")
             self._wake.wait(SWEEP_SECONDS)
