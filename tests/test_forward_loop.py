@@ -483,6 +483,19 @@ def test_a_lease_that_another_took_is_noticed(tmp_path):
     assert not mine.renew()
 
 
+def test_a_directory_that_another_took_is_given_up_though_it_cannot_be_counted(tmp_path):
+    """A compressed segment in it is broken."""
+    directory = pathlib.Path(write_journal(tmp_path, reviews(3), close=False))
+    with forwarding(tmp_path, Script()) as forwarder:
+        settle(forwarder)
+        (mine,) = forwarder._directories.values()
+        (directory / "audit-00000000000000000009.ndjson.zst").write_bytes(b"no zstd")
+        (tmp_path / "forwarding" / directory.name / "lease").write_text("another-machine 17 abcdef")
+        mine.lease._renewed -= 60
+        forwarder.tick()
+        assert not forwarder._directories
+
+
 class Lockless(Files):
     """A file system that has no locks."""
 

@@ -150,7 +150,8 @@ class Forwarder:
         for directory in list(self._directories.values()):
             try:
                 kept = directory.lease.renew()
-                directory.backlog.measure()
+                if kept:
+                    directory.backlog.measure()
             except FileNotFoundError:
                 continue  # the next scan sees that it is gone
             except OSError as error:
