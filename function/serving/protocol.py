@@ -347,6 +347,8 @@ class Connection(asyncio.Protocol):
 
     def answer(self, status: int, body: bytes, *, close: bool, headers: bytes = JSON) -> None:
         """Answer the request, and be ready for the next one. See `Caller`."""
+        if self.state == self.LINGER:
+            return  # its body was refused while a slowed refusal of its head was on its way
         transport = self.transport
         exchange, self._exchange = self._exchange, None
         self._is_answered = True
