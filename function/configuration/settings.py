@@ -247,8 +247,15 @@ def _parsed(settings: Iterable[Setting], environ: Mapping[str, str]) -> tuple[di
             values[setting.name] = setting.parse(text)
         except ValueError as error:
             values[setting.name] = setting.parse(setting.default)
-            mistakes.append(Mistake(setting.name, "" if setting.secret else text, str(error), setting.hint))
+            shown = "" if setting.secret or _may_be_secret(setting.name, text) else text
+            mistakes.append(Mistake(setting.name, shown, str(error), setting.hint))
     return values, mistakes
+
+
+def _may_be_secret(name: str, text: str) -> bool:
+    """Return whether a value that cannot be used has credentials in its URL, or is a key where its file belongs."""
+    in_url = "://" in text and ("@" in text or "?" in text)
+    return in_url or (name.endswith("KEY_FILE") and not text.startswith(("/", "./", "../")))
 
 
 def filled(struct: type[Filled], section: str, values: Values, **more: Any) -> Filled:
