@@ -1,6 +1,7 @@
 """What keeps long work, long bodies and free memory from harming others, each by itself."""
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import random
@@ -187,3 +188,39 @@ def test_free_memory_goes_back_to_the_system():
     status, out, err = running.run([sys.executable, "-c", code])
     assert status == 0, err
     assert int(out) > 100 << 20
+
+
+def test_where_every_connection_is_busy_a_newcomer_ends_also_where_the_host_accepts_it():
+    """functions-framework's server makes the connection before it has a transport: there is nothing to abort yet."""
+
+    class Slow:
+        def begin(self, head, length, caller):
+            """Answer later."""
+            begun.set()
+
+    cut, made, begun = [], [], asyncio.Event()
+
+    async def main():
+        connections = Connections(1, lambda: cut.append(1))
+
+        def new_connection():
+            connection = Connection(Slow(), Bounds(), connections, lambda _: None)
+            connections.add(connection)
+            made.append(connection)
+            return connection
+
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(new_connection, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        _, busy = await asyncio.open_connection(*address)
+        busy.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await begun.wait()
+        reader, newcomer = await asyncio.open_connection(*address)
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 20) == b""
+        assert (len(connections), len(cut), made[0].transport.is_closing()) == (1, 1, False)
+        for writer in (busy, newcomer):
+            writer.close()
+        server.close()
+
+    uvloop.run(main())

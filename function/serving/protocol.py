@@ -117,6 +117,7 @@ class Connection(asyncio.Protocol):
         self._is_followed = False  # by what nobody will look at
         self._is_in_body = False  # at the last answer
         self._discarded = 0  # bytes behind it
+        self._is_unwanted = False  # ended before the host had its transport
         self._is_reading = False  # inside `_read_now`
         self._is_paused = False
         self._is_writable = True
@@ -130,6 +131,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         """Take the transport; it is already counted."""
         self.transport = transport
+        if self._is_unwanted:
+            transport.abort()
         if self.client is None:
             peer = transport.get_extra_info("peername")
             self.client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) and len(peer) >= 2 else None
@@ -483,6 +486,8 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
         elif self.connecting is not None:
             self.connecting.cancel()
+        else:
+            self._is_unwanted = True
 
     def shutdown(self) -> None:
         """End when the request that is being answered is."""
