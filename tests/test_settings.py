@@ -247,6 +247,9 @@ def test_a_value_that_may_hold_a_secret_is_not_shown(name, value):
     found = mistakes(**{name: value})
     assert set(found) == {name}
     assert "f00dfeed" not in str(found[name])
+    code, out, err = running.run(COMMAND, {name: value})
+    assert code == 1
+    assert "f00dfeed" not in out + err
 
 
 def test_a_file_that_is_not_there_is_shown():
