@@ -265,6 +265,17 @@ def test_stdout_that_was_full_for_a_while_keeps_what_comes_later_a_line_of_its_o
     assert (lines[0], lines[2:]) == (b'{"n":1}', [b'{"n":3}', b'{"n":4}'])
 
 
+def test_a_volume_that_fails_to_lock_takes_no_descriptor_with_each_try(tmp_path):
+    class Failing(Files):
+        def try_lock(self, fd):
+            raise OSError(errno.EIO, "no server")
+
+    writer = writer_on(tmp_path / "journal", Failing())
+    before = len(os.listdir("/proc/self/fd"))
+    assert [writer.store([b"{}\n"]) for _ in range(20)] == [0] * 20
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 @given(
     st.lists(st.binary(min_size=1, max_size=40), max_size=30),
     st.integers(0, 50),
