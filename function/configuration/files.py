@@ -56,6 +56,8 @@ class Configuration:
         # Before anything is read: a host may watch long after that, and what has changed by then is news.
         self._seen = {config: signature(paths) for config, paths in self._watched().items()}
         self._policy = _at_start("AUDIT_POLICY_FILE", "docs/policy.md", self._load_policy)
+        built_in = redaction.default_rules()
+        _at_start("AUDIT_REDACTION_KEY_FILE", "docs/redaction.md", lambda: self._redactor_of(built_in))
         self._redactor = _at_start("AUDIT_REDACTION_FILE", "docs/redaction.md", self._load_redactor)
         self._clusters: tokens.Clusters | None = None
         self._clusters = _at_start("AUDIT_CLUSTERS_DIR", "docs/multi-cluster.md", self._load_clusters)
