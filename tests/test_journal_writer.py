@@ -273,7 +273,7 @@ def test_a_volume_that_fails_to_lock_takes_no_descriptor_with_each_try(tmp_path)
     writer = writer_on(tmp_path / "journal", Failing())
     before = len(os.listdir("/proc/self/fd"))
     assert [writer.store([b"{}\n"]) for _ in range(20)] == [0] * 20
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 @given(
