@@ -474,11 +474,15 @@ class Connection(asyncio.Protocol):
         if self.state == self.HEAD and self._is_writable:
             if self._rest:
                 return waited > bounds.header_seconds
-            return None if waited > bounds.keep_alive_seconds else False
+            return self._is_late(waited - bounds.keep_alive_seconds)
         if self.state == self.LINGER:
-            return None if waited > bounds.linger_seconds else False
+            return self._is_late(waited - bounds.linger_seconds)
         # A body that is thrown away; answers that nobody takes. Reviews end by their own deadlines.
         return self._is_answered and waited > bounds.finish_seconds
+
+    def _is_late(self, seconds: float) -> bool | None:
+        """Return None where it is to close, True where it does not: nobody takes what has been answered."""
+        return None if 0 < seconds <= self._bounds.finish_seconds else seconds > 0
 
     def abort(self) -> None:
         """End at once, also a handshake."""
