@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from ..journal.evidence import Evidence, read_evidence
 from ..journal.files import Files
+from ..journal.segments import LOST_AND_FOUND
 from ..transparency import checkpoint as checkpoints
 from ..transparency import proof as proofs
 from ..transparency.note import Malformed
@@ -55,11 +57,12 @@ def _newest(journal: str) -> list[tuple[float, bytes]]:
     files = Files()
     found = []
     for entry in files.entries(journal):
-        if entry.is_directory:
-            evidence = read_evidence(files, entry.path)
-            if data := _largest(evidence):
-                times = [one.modified for one in files.entries(entry.path) if one.name.endswith(".checkpoints")]
-                found.append((max(times, default=0.0), data))
+        if entry.is_directory and entry.name != LOST_AND_FOUND:
+            with contextlib.suppress(FileNotFoundError):  # removed just now
+                evidence = read_evidence(files, entry.path)
+                if data := _largest(evidence):
+                    times = [one.modified for one in files.entries(entry.path) if one.name.endswith(".checkpoints")]
+                    found.append((max(times, default=0.0), data))
     return sorted(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from .log import Finding, Head, Keys, Level, Log, read_log
 
 __all__ = ["Proved", "Verification", "verify"]
 
+# So often a journal is read from the start whose segments retention removes meanwhile.
+ATTEMPTS_MAX = 3
 # Runs tasks, in any order of its own, and returns what became of each in the order of the tasks.
 Run = Callable[[Sequence[Task]], Iterable[Passed]]
 
@@ -58,6 +61,13 @@ def verify(
     paths: Sequence[str], keys: Keys, anchors: Anchors, run: Run = lambda tasks: map(hashing.check, tasks)
 ) -> Verification:
     """Return what is found of the process directories ``paths``. Raises `OSError`."""
+    for _ in range(ATTEMPTS_MAX - 1):
+        with contextlib.suppress(FileNotFoundError):  # retention was faster: now it has signed for what is gone
+            return _verified(paths, keys, anchors, run)
+    return _verified(paths, keys, anchors, run)
+
+
+def _verified(paths: Sequence[str], keys: Keys, anchors: Anchors, run: Run) -> Verification:
     logs = [read_log(path, keys) for path in sorted(paths)]
     found = Verification()
     by_name = {log.name: log for log in logs}
