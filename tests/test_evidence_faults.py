@@ -89,7 +89,7 @@ def test_a_key_that_is_none_is_named(tmp_path, capfd):
     secret.write_text(f"{KEY.text()}\n")
     for argument, text in (
         (binary, f"{binary}: not text"),
-        (secret, f"{secret}: this is a secret key (hint: `keys show FILE`"),
+        (secret, f"{secret}: it is not a verifier key, but a secret one (hint: `keys show FILE`"),
         ("seal.vkye", "'seal.vkye' is neither a file nor a key"),
     ):
         code, out, err = run(capfd, "verify", tmp_path, "--key", argument)
