@@ -219,6 +219,19 @@ def remove_some(path):
     sweep(path, bytes_max=sum(one.stat().st_size for one in path.rglob("*") if one.is_file()) - 500)
 
 
+def test_lines_that_a_dead_writers_directory_grew_are_found(tmp_path):
+    """Its last checkpoint covers all that it wrote; the adoption says that there was no more."""
+    journal = SealedJournal(tmp_path)
+    journal.store(line(0))
+    journal.kill()
+    sweep(tmp_path)
+    found = verified(tmp_path)
+    assert (found.result, found.directories[0].sealed, found.directories[0].adopted) == ("proved", 1, 1)
+    (segment,) = pathlib.Path(directories(tmp_path)[0]).glob("*.ndjson")
+    segment.write_bytes(segment.read_bytes() + line(1))
+    assert "1 lines more than were found when it was adopted" in [one.text for one in wrong(verified(tmp_path))]
+
+
 class Swept(Files):
     """Files of a journal whose retention comes when a directory is listed for the first time."""
 

@@ -161,6 +161,15 @@ def test_nothing_of_what_was_named_is_no_answer(capfdbinary, monkeypatch):
     assert run(capfdbinary, "gaps", "--journal", "-")[0] == 2, "of no record at all nobody says that it has no gap"
 
 
+def test_a_pod_that_began_later_is_read_all_the_same(tmp_path, capfdbinary):
+    """Of several pods the records are asked for: that one has none of that time is no failure of it."""
+    there = journal(tmp_path / "j", small())
+    command = ["report", "--journal", there, "--since", "2026-09-20", "--until", "2026-09-21"]
+    assert run(capfdbinary, *command)[0] == 1
+    code, _, err = run(capfdbinary, *command, "--records")
+    assert (code, err) == (0, "")
+
+
 def test_a_full_disk_is_not_the_journals(told, tmp_path):
     """Where the answer goes is full: nobody is sent to look at the journal."""
     (tmp_path / "j").mkdir()

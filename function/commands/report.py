@@ -80,12 +80,12 @@ def _count(text: str) -> int:
 def _answer(options: argparse.Namespace, journals: Journals, _: Output) -> int:
     _ready(options)
     since_ns = max(options.since, journals.started_ns)
-    if options.until <= since_ns:
-        raise CannotAnswer("report: nothing was recorded between --since and --until; hint: an earlier --since")
     # What is new, and what an object was before, only earlier records tell.
     select = Select(cluster=options.cluster, since_ns=min(options.read_from, since_ns))
     if options.records:
         return journals.write(select)
+    if options.until <= since_ns:
+        raise CannotAnswer("report: nothing was recorded between --since and --until; hint: an earlier --since")
     figures = Figures(since_ns // 10**6 * 10**6, options.until, rows_max=options.rows)
     with _without_collections():
         _read(journals, select, figures)

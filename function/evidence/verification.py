@@ -383,7 +383,7 @@ class _Plan:
                 f"the last {unsealed:,} entries are not yet under a checkpoint{found}",
                 entries=(proved.sealed + 1, proved.entries),
             )
-        if log.adoption and proved.adopted and proved.entries > proved.adopted > proved.sealed:
+        if log.adoption and proved.adopted and proved.entries > proved.adopted >= proved.sealed:
             text = f"{proved.entries - proved.adopted:,} lines more than were found when it was adopted"
             log.say(Level.WRONG, text, entries=(proved.adopted + 1, proved.entries))
         if proved.torn_bytes:
