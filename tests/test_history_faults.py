@@ -144,6 +144,23 @@ def test_times_of_managed_fields_can_fake_nothing(tmp_path, capfdbinary):
     assert "\r" not in out
 
 
+def test_names_of_elements_can_fake_nothing(tmp_path, capfdbinary):
+    """Lists of custom resources hold whatever their schema allows; so do managedFields of a forged review."""
+    evil = "a\x1b[2J\u202e\r\n2026-01-01 fake"
+    old, new = ({"x": [{"name": evil, "value": value}]} for value in "12")
+    last = config_map("a", 2, **new)
+    last["metadata"]["managedFields"] = [{"manager": "m", "fieldsV1": {"f:data": 3, "f:metadata": {"f:name": "x"}}}]
+    told = Told().tell("UPDATE", "ConfigMap", "a", config_map("a", 1, **new), config_map("a", 1, **old))
+    told.tell("UPDATE", "ConfigMap", "a", last, config_map("a", 2, **new))
+    journal = write(tmp_path, told.reviews)
+    times = ["2026-09-21T14:13:21Z", "2026-09-21T14:13:22Z"]
+    for command in (["history", "cm/a"], ["history", "cm/a", "--all", "-p"], ["blame", "cm/a"], ["diff", *times]):
+        code, out, err = run(capfdbinary, *command, "--journal", journal)
+        assert (code, err) == (0, ""), command
+        assert all(one.isprintable() or one == "\n" for one in out), command
+        assert not any(one.startswith("2026-01-01") for one in out.splitlines())
+
+
 # -- standard input and output ----------------------------------------------------------------------------------------
 
 
