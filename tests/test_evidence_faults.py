@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import sys
 import tempfile
 
@@ -12,7 +13,7 @@ from sealed import KEY, NEW_KEY, SealedJournal, directories, line, sweep, verifi
 
 from function.__main__ import main
 from function.evidence import hashing
-from function.evidence.anchors import CHECKPOINT_KEY, Anchors, read_anchors
+from function.evidence.anchors import CHECKPOINT_KEY, Anchors, TreeHead, read_anchors
 from function.evidence.log import Keys, read_log
 from function.evidence.verification import verify
 from function.journal.evidence import read_evidence
@@ -171,6 +172,24 @@ def test_an_export_may_be_nested_deeply(tmp_path, capfd):
     code, out, err = run(capfd, "verify", tmp_path / "journal", "--key", VKEY, "--anchors", saved)
     assert (code, err) == (0, ""), out
     assert "no anchor" not in out
+
+
+def test_anchors_are_held_against_every_copy(tmp_path):
+    """A journal and its backup are verified at once: that an end is missing is said of each that lacks it."""
+    directory = pathlib.Path(written(tmp_path / "a", [line(0)]))
+    copy = pathlib.Path(shutil.copytree(directory, tmp_path / "b" / directory.name))
+    paths = [str(directory), str(copy)]
+    assert verified("", paths=paths).result == "proved"
+    anchors = Anchors([], {TreeHead(9, bytes(32), directory.name): "native.log"})
+    texts = [one.text for one in wrong(verified("", paths=paths, anchors=anchors))]
+    assert texts == ["entries 2 to 9 are missing, and no statement says that retention removed them"] * 2
+
+
+def test_the_checkpoint_of_one_process(tmp_path, capfd):
+    """Its directory is named as for `verify`: it is sealed, and says so."""
+    directory = written(tmp_path, [line(0)])
+    code, out, _ = run(capfd, "checkpoint", directory)
+    assert (code, out) == (0, run(capfd, "checkpoint", tmp_path)[1])
 
 
 # -- the journal ----------------------------------------------------------------------------------------------------

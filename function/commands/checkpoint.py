@@ -56,13 +56,13 @@ def _newest(journal: str) -> list[tuple[float, bytes]]:
     """Return the largest checkpoint of each directory with the time it was written, the last one last."""
     files = Files()
     found = []
-    for entry in files.entries(journal):
-        if entry.is_directory and entry.name != LOST_AND_FOUND:
-            with contextlib.suppress(FileNotFoundError):  # removed just now
-                evidence = read_evidence(files, entry.path)
-                if data := _largest(evidence):
-                    times = [one.modified for one in files.entries(entry.path) if one.name.endswith(".checkpoints")]
-                    found.append((max(times, default=0.0), data))
+    below = [one.path for one in files.entries(journal) if one.is_directory and one.name != LOST_AND_FOUND]
+    for path in [journal, *below]:
+        with contextlib.suppress(FileNotFoundError):  # removed just now
+            evidence = read_evidence(files, path)
+            if data := _largest(evidence):
+                times = [one.modified for one in files.entries(path) if one.name.endswith(".checkpoints")]
+                found.append((max(times, default=0.0), data))
     return sorted(found)
 
 

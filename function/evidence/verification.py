@@ -70,7 +70,9 @@ def verify(
 def _verified(paths: Sequence[str], keys: Keys, anchors: Anchors, run: Run) -> Verification:
     logs = [read_log(path, keys) for path in sorted(paths)]
     found = Verification()
-    by_name = {log.name: log for log in logs}
+    by_name: dict[str, list[Log]] = {}  # several: a directory and its copy
+    for log in logs:
+        by_name.setdefault(log.name, []).append(log)
     loose = _distribute(anchors, by_name, keys, found)
     _judge_old_keys(logs, keys, found)
     plans = [_Plan(log, loose) for log in logs]
@@ -86,7 +88,7 @@ def _verified(paths: Sequence[str], keys: Keys, anchors: Anchors, run: Run) -> V
 # -- anchors and keys -----------------------------------------------------------------------------------------------
 
 
-def _distribute(anchors: Anchors, logs: dict[str, Log], keys: Keys, found: Verification) -> dict[TreeHead, str]:
+def _distribute(anchors: Anchors, logs: dict[str, list[Log]], keys: Keys, found: Verification) -> dict[TreeHead, str]:
     """Give each directory the heads that are known of it elsewhere; return those that name no directory."""
     missing: dict[str, str] = {}
     for checkpoint, note, source in anchors.checkpoints:
@@ -96,7 +98,8 @@ def _distribute(anchors: Anchors, logs: dict[str, Log], keys: Keys, found: Verif
             what = "whose signature is wrong" if problem == "wrong" else "that no given key has signed"
             found.findings.append(Finding(Level.REMARK, name, f"{source} has a checkpoint {what}: it is left out"))
         elif name in logs:
-            logs[name].heads.append(Head(checkpoint.size, checkpoint.root, f"anchor {source}", ids, is_anchor=True))
+            for log in logs[name]:
+                log.heads.append(Head(checkpoint.size, checkpoint.root, f"anchor {source}", ids, is_anchor=True))
         elif checkpoint.size or name not in missing:
             missing[name] = source
     loose = {}
@@ -104,7 +107,8 @@ def _distribute(anchors: Anchors, logs: dict[str, Log], keys: Keys, found: Verif
         if not head.directory:
             loose[head] = source
         elif head.directory in logs:
-            logs[head.directory].heads.append(Head(head.size, head.root, f"anchor {source}", is_anchor=True))
+            for log in logs[head.directory]:
+                log.heads.append(Head(head.size, head.root, f"anchor {source}", is_anchor=True))
         else:
             missing[head.directory] = source
     for name, source in missing.items():
