@@ -120,6 +120,14 @@ def test_a_replica_that_cannot_be_read_is_named(audit):
     assert "the journal of pod/audit-1 could not be read: what is above lacks its records" in err
 
 
+def test_a_name_that_nobody_has_is_no_answer_of_replicas_either(audit):
+    run, pods = audit
+    split(Cluster(5), pods, 2)
+    code, out, err = run("history", "deploy/wbe", "-n", "shop")
+    assert (code, out) == (1, "")
+    assert "deploy/wbe in shop: the journal has no change of it" in err
+
+
 def test_one_pod_is_asked_where_it_has_everything(audit):
     run, pods = audit
     split(Cluster(5), pods, 1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from ..journal.evidence import Evidence, read_evidence
 from ..journal.files import Files
+from ..journal.segments import LOST_AND_FOUND
 from ..transparency import checkpoint as checkpoints
 from ..transparency import proof as proofs
 from ..transparency.note import Malformed
@@ -54,11 +56,12 @@ def _newest(journal: str) -> list[tuple[float, bytes]]:
     """Return the largest checkpoint of each directory with the time it was written, the last one last."""
     files = Files()
     found = []
-    for entry in files.entries(journal):
-        if entry.is_directory:
-            evidence = read_evidence(files, entry.path)
+    below = [one.path for one in files.entries(journal) if one.is_directory and one.name != LOST_AND_FOUND]
+    for path in [journal, *below]:
+        with contextlib.suppress(FileNotFoundError):  # removed just now
+            evidence = read_evidence(files, path)
             if data := _largest(evidence):
-                times = [one.modified for one in files.entries(entry.path) if one.name.endswith(".checkpoints")]
+                times = [one.modified for one in files.entries(path) if one.name.endswith(".checkpoints")]
                 found.append((max(times, default=0.0), data))
     return sorted(found)
 

@@ -82,7 +82,7 @@ def _print(found: list[Gap], minor: int, objects: int, options: argparse.Namespa
         if len(gap.fields) > FIELDS_MAX:
             output.line(f"    … and {len(gap.fields) - FIELDS_MAX} more")
         if gap.managers:
-            names = ", ".join(dict.fromkeys(f"{safe(one.name)} at {one.time}" for one in gap.managers))
+            names = ", ".join(dict.fromkeys(f"{safe(one.name)} at {safe(one.time)}" for one in gap.managers))
             output.line(f"    by managedFields: {names}")
     real = sum(not gap.is_minor for gap in found)
     text = "no gap" if not real else "1 gap" if real == 1 else f"{real} gaps"

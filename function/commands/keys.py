@@ -22,8 +22,10 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     try:
         return _new(options.name, options.out) if options.verb == "new" else _show(options.file)
-    except (BadKey, UnicodeDecodeError) as error:
+    except BadKey as error:
         return _say(str(error))
+    except UnicodeDecodeError:
+        return _say(f"{options.file} is no file of keys: not text")
     except FileExistsError:
         return _say(f"{options.out} is there already (hint: a key that is overwritten can never sign again)")
     except OSError as error:
@@ -48,11 +50,17 @@ def parser() -> Parser:
 def _new(name: str, path: str) -> int:
     key = SignerKey(name, os.urandom(SEED_BYTES))
     verifier = str(key.verifier)
+    if not name.isascii():
+        raise BadKey(f"{name!r} cannot name a key that seals (hint: ASCII only, as in example.com/audit)")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
-    with os.fdopen(fd, "w", encoding="ascii") as file:
-        file.write(f"{key.text()}\n")
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(fd, "w", encoding="ascii") as file:
+            file.write(f"{key.text()}\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # a full disk: half a key is none, and is in the way
+        os.unlink(path)
+        raise OSError(error.errno, error.strerror, path) from None
     print(verifier)
     say(f"the secret key is in {path}; give the line above to whoever will verify")
     return 0

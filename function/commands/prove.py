@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 
 from ..evidence.proving import CannotProve, Proven, prove
 from ..transparency.note import Malformed
@@ -23,18 +24,17 @@ def main(arguments: list[str]) -> int:
     """Write the proofs; return 0, 1 where there is no such entry or no checkpoint covers it, 2 for usage."""
     options = parser().parse_args(arguments)
     try:
-        found = [one for path in sources(fetched([options.journal], evidence=True)) for one in prove(path, options.uid)]
-        if not found:
-            raise CannotProve(f"no record in {options.journal} has this uid")
+        found, problems = _found(sources(fetched([options.journal], evidence=True)), options.uid)
         for number, one in enumerate(found, start=1):
             _write(options.out, f"{options.uid}{f'-{number}' if number > 1 else ''}", one)
-    except (CannotProve, Malformed) as error:
-        say(f"{options.uid}: {error}")
-        return 1
     except OSError as error:
         say(f"{error.filename or options.journal}: {error.strerror or error}")
         return 2
-    return 0
+    if not found and not problems:
+        problems = [f"no record in {options.journal} has this uid"]
+    for problem in problems:
+        say(f"{options.uid}: {problem}")
+    return 0 if found else 1
 
 
 def parser() -> Parser:
@@ -49,6 +49,18 @@ def parser() -> Parser:
     made.add_argument("uid", metavar="UID", help="of the review: request.uid, or auditID of our Events")
     made.add_argument("--out", default=".", metavar="DIR", help="where to write; default: here")
     return made
+
+
+def _found(directories: Iterable[str], uid: str) -> tuple[list[Proven], list[str]]:
+    """Return what can be proved, and why something else cannot: one review may be recorded by two replicas."""
+    found: list[Proven] = []
+    problems: list[str] = []
+    for directory in directories:
+        try:
+            found += prove(directory, uid)
+        except (CannotProve, Malformed) as error:
+            problems.append(f"{os.path.basename(directory)}: {error}")
+    return found, problems
 
 
 def _write(directory: str, name: str, one: Proven) -> None:

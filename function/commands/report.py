@@ -18,7 +18,7 @@ from ..history.objects import steps
 from ..record.reading import Record
 from ..report.figures import LISTED_MAX, FailedOpen, Figures
 from ..version import VERSION
-from .command_line import Parser, default_journal, say
+from .command_line import Parser, say
 from .past.options import CannotAnswer, moment, past_parser, run
 from .past.records import Journals
 from .past.selection import Select
@@ -80,12 +80,12 @@ def _count(text: str) -> int:
 def _answer(options: argparse.Namespace, journals: Journals, _: Output) -> int:
     _ready(options)
     since_ns = max(options.since, journals.started_ns)
-    if options.until <= since_ns:
-        raise CannotAnswer("report: nothing was recorded between --since and --until; hint: an earlier --since")
     # What is new, and what an object was before, only earlier records tell.
     select = Select(cluster=options.cluster, since_ns=min(options.read_from, since_ns))
     if options.records:
         return journals.write(select)
+    if options.until <= since_ns:
+        raise CannotAnswer("report: nothing was recorded between --since and --until; hint: an earlier --since")
     figures = Figures(since_ns // 10**6 * 10**6, options.until, rows_max=options.rows)
     with _without_collections():
         _read(journals, select, figures)
@@ -101,6 +101,8 @@ def _ready(options: argparse.Namespace) -> None:
         raise CannotAnswer("report needs Jinja2, which is not installed; hint: pip install '.[report]'", 2)
     if options.output == "-" and sys.stdout.isatty():
         raise CannotAnswer("report writes HTML, which is nothing for a terminal; hint: -o audit.html", 2)
+    if options.native and "-" in (options.journal or ()):
+        raise CannotAnswer("report --native reads the journal twice; hint: --journal DIR instead of standard input", 2)
 
 
 def _read(journals: Journals, select: Select, figures: Figures) -> None:
@@ -128,7 +130,7 @@ def _without_collections() -> Iterator[None]:
 def _write(options: argparse.Namespace, journals: Journals, figures: Figures) -> None:
     from ..report.page import Context, page  # noqa: PLC0415 - needs the extra
 
-    failed_open, total = _failed_open(options) if options.native else (None, 0)
+    failed_open, total = _failed_open(options, journals) if options.native else (None, 0)
     context = Context(
         made_ns=time.time_ns(),
         version=VERSION,
@@ -141,20 +143,25 @@ def _write(options: argparse.Namespace, journals: Journals, figures: Figures) ->
     if options.output == "-":
         sys.stdout.buffer.write(text)
         return
-    _write_file(options.output, text)
+    try:
+        _write_file(options.output, text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CannotAnswer(f"the report cannot be written to {options.output}: {error.strerror}", 2) from None
     say(
         f"{options.output}: {figures.total:,} records, {len(text) / 1e6:.1f} MB"
         + (f"; {figures.rows.left_out:,} of them counted, and not listed" if figures.rows.left_out else "")
     )
 
 
-def _failed_open(options: argparse.Namespace) -> tuple[list[FailedOpen], int]:
+def _failed_open(options: argparse.Namespace, journals: Journals) -> tuple[list[FailedOpen], int]:
     from .reconcile.failing_open import failed_open  # noqa: PLC0415 - only where a log is joined
     from .reconcile.inputs import CannotRun  # noqa: PLC0415
 
     try:
         found, total = failed_open(
-            options.journal or [default_journal()],
+            journals.paths,
             options.native,
             webhook=options.webhook,
             cluster=options.cluster,

@@ -20,7 +20,7 @@ from ..evidence.verification import Proved, Verification, verify
 from ..journal.content import content_status
 from ..journal.evidence import is_sealed
 from ..journal.files import Files
-from ..journal.segments import readable_number
+from ..journal.segments import LOST_AND_FOUND, readable_number
 from ..transparency.keys import BadKey, VerifierKey, parse_verifier_key
 from .archives import fetched
 from .command_line import PROGRAM, Parser, say, stop_writing
@@ -107,12 +107,24 @@ def parser() -> Parser:
 def _keys(texts: Sequence[str]) -> list[VerifierKey]:
     found = []
     for text in texts:
-        lines = [text]
         if os.path.isfile(text):
-            with open(text, encoding="utf-8") as file:
-                lines = [line for line in map(str.strip, file) if line and not line.startswith("#")]
-        found += [parse_verifier_key(line) for line in lines]
+            found += _keys_of_file(text)
+        elif "+" not in text:
+            raise BadKey(f"{text!r} is neither a file nor a key (hint: a key is <name>+<8 hex digits>+<base64>)")
+        else:
+            found.append(parse_verifier_key(text))
     return found
+
+
+def _keys_of_file(path: str) -> list[VerifierKey]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line for line in map(str.strip, file) if line and not line.startswith("#")]
+        return [parse_verifier_key(line) for line in lines]
+    except UnicodeDecodeError:
+        raise BadKey(f"{path}: not text (hint: it holds verifier keys, a line each)") from None
+    except BadKey as error:
+        raise BadKey(f"{path}: {error}") from None
 
 
 # -- journals -------------------------------------------------------------------------------------------------------
@@ -127,7 +139,7 @@ def _verify_journals(options: argparse.Namespace, keys: Keys) -> int:
     useless = [path for path in options.anchors if not read_anchors(path, functools.partial(_blocks, path), anchors)]
     paths = _directories(fetched(options.journals, evidence=True))
     progress = Progress("", after=PROGRESS_AFTER_SECONDS, shown=lambda size: format_bytes(int(size)))
-    jobs = options.jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = options.jobs or _cores()
     found = verify(paths, keys, anchors, lambda tasks: _run(tasks, jobs, progress))
     text = "holds no anchor: no checkpoint, and no head of a tree"
     found.findings += [Finding(Level.REMARK, "", f"{path} {text}") for path in useless]
@@ -136,6 +148,10 @@ def _verify_journals(options: argparse.Namespace, keys: Keys) -> int:
         found.findings.append(Finding(Level.UNKNOWN, "", f"there are no segments in {', '.join(options.journals)}"))
     print(_as_json(found) if options.json else "\n".join(map(_plain, _as_text(found))))
     return CODES[found.result]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _directories(journals: Sequence[str]) -> list[str]:
@@ -147,9 +163,20 @@ def _directories(journals: Sequence[str]) -> list[str]:
             found[path] = None
         for name in sorted(names):
             below = os.path.join(path, name)
-            if os.path.isdir(below) and _is_one(os.listdir(below)):
+            if os.path.isdir(below) and _is_one(_names(below)):
                 found[below] = None
     return list(found)
+
+
+def _names(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except FileNotFoundError:  # removed just now
+        return []
+    except PermissionError:
+        if os.path.basename(path) == LOST_AND_FOUND:  # root's alone, on a volume of its own
+            return []
+        raise
 
 
 def _is_one(names: list[str]) -> bool:

@@ -52,13 +52,22 @@ def read_anchors(path: str, opened: Callable[[], Iterator[bytes]], into: Anchors
     before = len(into.checkpoints) + len(into.heads)
     first = next(opened(), b"")
     if checkpoints.split(first)[0]:
-        for one in checkpoints.split(b"".join(opened()))[0]:
-            _take_note(one, path, into)
+        _read_saved(path, b"".join(opened()), into)
     else:
         _read_events(path, opened(), into)
     if len(into.checkpoints) + len(into.heads) == before:
         _read_lines(path, opened(), into)
     return len(into.checkpoints) + len(into.heads) - before
+
+
+def _read_saved(path: str, data: bytes, into: Anchors) -> None:
+    """Take checkpoints out of a file that somebody appended them to, whatever else came between."""
+    while data:
+        found, rest = checkpoints.split(data.lstrip(b"\n"))
+        for one in found:
+            while b"\n\n" in one and not _take_note(one, path, into):
+                one = one.partition(b"\n")[2]  # noqa: PLW2901 - a remark before it, or another's torn beginning
+        data = rest.partition(b"\n\n")[2] if not found else rest
 
 
 def _read_events(path: str, blocks: Iterator[bytes], into: Anchors) -> None:
@@ -79,7 +88,7 @@ def _read_lines(path: str, blocks: Iterator[bytes], into: Anchors) -> None:
         for line in lines:
             if CHECKPOINT_KEY.encode() in line:
                 with contextlib.suppress(orjson.JSONDecodeError):
-                    _walk(orjson.loads(line), path, into)
+                    _take_all(orjson.loads(line), path, into)
 
 
 def _take_annotations(annotations: Mapping[str, str], path: str, into: Anchors) -> None:
@@ -92,21 +101,24 @@ def _take_annotations(annotations: Mapping[str, str], path: str, into: Anchors) 
             into.heads.setdefault(TreeHead(int(match[1]), base64.b64decode(match[2]), directory), path)
 
 
-def _walk(value: Any, path: str, into: Anchors) -> None:
-    """Take every checkpoint out of a JSON value."""
-    if isinstance(value, dict):
-        for one in value.values():
-            _walk(one, path, into)
-    elif isinstance(value, list):
-        for one in value:
-            _walk(one, path, into)
-    elif isinstance(value, str) and _NOTE.search(value):
-        _take_note(value.encode(), path, into)
+def _take_all(value: Any, path: str, into: Anchors) -> None:
+    """Take every checkpoint out of a JSON value, however deep it is."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            left += reversed(one.values())
+        elif isinstance(one, list):
+            left += reversed(one)
+        elif isinstance(one, str) and _NOTE.search(one):
+            _take_note(one.encode(), path, into)
 
 
-def _take_note(data: bytes, path: str, into: Anchors) -> None:
+def _take_note(data: bytes, path: str, into: Anchors) -> bool:
+    """Take a checkpoint; return whether it is one."""
     try:
         checkpoint, note = checkpoints.parse_signed(data)
     except Malformed:
-        return
+        return False
     into.checkpoints.append((checkpoint, note, path))
+    return True

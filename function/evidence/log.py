@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..journal.content import content_status, is_compressed
 from ..journal.evidence import Evidence, read_evidence
-from ..journal.files import Files
+from ..journal.files import Files, Found
 from ..journal.segments import LOCK, readable_number, segment_name
 from ..transparency import checkpoint as checkpoints
 from ..transparency import note as notes
@@ -140,8 +140,8 @@ def read_log(path: str, keys: Keys, files: Files | None = None) -> Log:
     """Return what is in the process directory ``path``. Raises `OSError`."""
     files = files or Files()
     log = Log(path, os.path.basename(os.path.realpath(path)))
-    evidence = read_evidence(files, path)  # before the segments: these only grow
-    for entry in files.entries(path):
+    evidence, entries = _found(files, path)
+    for entry in entries:
         number = readable_number(entry.name)
         if number is not None:
             path = log.segment_path(number)  # the plain file, where there is one
@@ -152,6 +152,16 @@ def read_log(path: str, keys: Keys, files: Files | None = None) -> Log:
     log.is_sealed = not evidence.is_empty()
     _Reading(log, evidence, keys).read()
     return log
+
+
+def _found(files: Files, path: str) -> tuple[Evidence, list[Found]]:
+    """Return the evidence, and what was there when it was read, in the end with what came meanwhile."""
+    while True:
+        before = {readable_number(name) for name in files.names(path)}
+        evidence, entries = read_evidence(files, path), files.entries(path)
+        if before <= {None, *(readable_number(entry.name) for entry in entries)}:
+            return evidence, entries
+        # Retention has removed a segment: it has signed for that by now.
 
 
 class _Reading:

@@ -76,12 +76,16 @@ def verify_file(path: str, keys: Keys) -> Verdict:
         origin = checkpoint.origin
         opened = proofs.verify(proof, leaf_hash(line), origin, keys.logs, keys.witnesses)
     except NotSigned as error:
-        checked = notes.check(note, keys.logs)
+        checked = notes.check(note, [*keys.logs, *keys.witnesses])
         return Verdict("not proved" if checked.wrong else "cannot tell", f"{path}: {error}", origin)
     except (Malformed, NotProven) as error:
         return Verdict("not proved", f"{path}: {error}")
     witnesses = ", ".join(dict.fromkeys(one.name for one in opened.cosignatures))
-    who = ", ".join(dict.fromkeys(one.name for one in notes.check(note, keys.logs).verified))
+    signed = notes.check(note, keys.logs).verified
+    if keys.old.issuperset(one.key_id for one in signed):
+        why = "signed with an old key only, and nothing here says when (hint: --key, if you know it was in force then)"
+        return Verdict("cannot tell", f"{path}: {why}", origin)
+    who = ", ".join(dict.fromkeys(one.name for one in signed))
     text = f"{entry} is entry {proof.index + 1:,} of {checkpoint.size:,} in the log {origin}, signed by {who}"
     return Verdict(
         "proved", text + (f", cosigned by {witnesses}" if witnesses else ""), origin, proof.index, checkpoint.size
@@ -93,7 +97,7 @@ def verify_file(path: str, keys: Keys) -> Verdict:
 
 def _find(files: Files, directory: str, evidence: Evidence, uid: str) -> list[Place]:
     """Return the entries with this uid: looked for as bytes, then read."""
-    wanted = uid.encode()
+    wanted = uid.encode(errors="surrogateescape")
     return [
         place for place in leaves(files, directory, evidence, 1) if wanted in place.line and _uid(place.line) == uid
     ]

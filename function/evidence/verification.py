@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from .log import Finding, Head, Keys, Level, Log, read_log
 
 __all__ = ["Proved", "Verification", "verify"]
 
+# So often a journal is read from the start whose segments retention removes meanwhile.
+ATTEMPTS_MAX = 3
 # Runs tasks, in any order of its own, and returns what became of each in the order of the tasks.
 Run = Callable[[Sequence[Task]], Iterable[Passed]]
 
@@ -58,9 +61,18 @@ def verify(
     paths: Sequence[str], keys: Keys, anchors: Anchors, run: Run = lambda tasks: map(hashing.check, tasks)
 ) -> Verification:
     """Return what is found of the process directories ``paths``. Raises `OSError`."""
+    for _ in range(ATTEMPTS_MAX - 1):
+        with contextlib.suppress(FileNotFoundError):  # retention was faster: now it has signed for what is gone
+            return _verified(paths, keys, anchors, run)
+    return _verified(paths, keys, anchors, run)
+
+
+def _verified(paths: Sequence[str], keys: Keys, anchors: Anchors, run: Run) -> Verification:
     logs = [read_log(path, keys) for path in sorted(paths)]
     found = Verification()
-    by_name = {log.name: log for log in logs}
+    by_name: dict[str, list[Log]] = {}  # several: a directory and its copy
+    for log in logs:
+        by_name.setdefault(log.name, []).append(log)
     loose = _distribute(anchors, by_name, keys, found)
     _judge_old_keys(logs, keys, found)
     plans = [_Plan(log, loose) for log in logs]
@@ -76,7 +88,7 @@ def verify(
 # -- anchors and keys -----------------------------------------------------------------------------------------------
 
 
-def _distribute(anchors: Anchors, logs: dict[str, Log], keys: Keys, found: Verification) -> dict[TreeHead, str]:
+def _distribute(anchors: Anchors, logs: dict[str, list[Log]], keys: Keys, found: Verification) -> dict[TreeHead, str]:
     """Give each directory the heads that are known of it elsewhere; return those that name no directory."""
     missing: dict[str, str] = {}
     for checkpoint, note, source in anchors.checkpoints:
@@ -86,7 +98,8 @@ def _distribute(anchors: Anchors, logs: dict[str, Log], keys: Keys, found: Verif
             what = "whose signature is wrong" if problem == "wrong" else "that no given key has signed"
             found.findings.append(Finding(Level.REMARK, name, f"{source} has a checkpoint {what}: it is left out"))
         elif name in logs:
-            logs[name].heads.append(Head(checkpoint.size, checkpoint.root, f"anchor {source}", ids, is_anchor=True))
+            for log in logs[name]:
+                log.heads.append(Head(checkpoint.size, checkpoint.root, f"anchor {source}", ids, is_anchor=True))
         elif checkpoint.size or name not in missing:
             missing[name] = source
     loose = {}
@@ -94,7 +107,8 @@ def _distribute(anchors: Anchors, logs: dict[str, Log], keys: Keys, found: Verif
         if not head.directory:
             loose[head] = source
         elif head.directory in logs:
-            logs[head.directory].heads.append(Head(head.size, head.root, f"anchor {source}", is_anchor=True))
+            for log in logs[head.directory]:
+                log.heads.append(Head(head.size, head.root, f"anchor {source}", is_anchor=True))
         else:
             missing[head.directory] = source
     for name, source in missing.items():
@@ -373,7 +387,7 @@ class _Plan:
                 f"the last {unsealed:,} entries are not yet under a checkpoint{found}",
                 entries=(proved.sealed + 1, proved.entries),
             )
-        if log.adoption and proved.adopted and proved.entries > proved.adopted > proved.sealed:
+        if log.adoption and proved.adopted and proved.entries > proved.adopted >= proved.sealed:
             text = f"{proved.entries - proved.adopted:,} lines more than were found when it was adopted"
             log.say(Level.WRONG, text, entries=(proved.adopted + 1, proved.entries))
         if proved.torn_bytes:

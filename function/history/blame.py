@@ -151,7 +151,7 @@ def _owned(fields: Mapping[str, Any], value: Any, place: Place) -> Iterator[Plac
         if at is None:
             continue
         below = (*place, at)
-        if not inner or "." in inner:
+        if not isinstance(inner, dict) or not inner or "." in inner:
             yield below
         if isinstance(inner, dict):
             yield from _owned(inner, value[at], below)

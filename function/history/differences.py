@@ -20,7 +20,7 @@ class Element(NamedTuple):
     value: str | int
 
     def __str__(self) -> str:
-        return f"[{self.value}]"
+        return f"[{_escaped(str(self.value))}]"
 
 
 # From the whole object down: names of fields, indexes of lists, and elements that have a name of their own.
@@ -84,8 +84,13 @@ def value_text(value: Any, length_max: int = 60) -> str:
     if value is Missing.UNKNOWN:
         return "(not recorded)"
     text = value if isinstance(value, str) and _is_plain(value) else encode(value)
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    text = _escaped(text)
     return text if len(text) <= length_max else text[: length_max - 1] + "…"
+
+
+def _escaped(text: str) -> str:
+    """Return a text with what a terminal would act on escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _is_plain(text: str) -> bool:

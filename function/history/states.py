@@ -28,7 +28,7 @@ class State:
     state; its first number is another one where the object went back to an older state.
     """
 
-    __slots__ = ("changes", "contents", "first_ns", "last_ns", "order", "start")
+    __slots__ = ("_reviews", "changes", "contents", "first_ns", "last_ns", "order", "start")
 
     def __init__(self, start: str, order: tuple[int, int], first_ns: int) -> None:
         self.start = start
@@ -36,11 +36,13 @@ class State:
         self.first_ns = self.last_ns = first_ns
         self.contents: dict[str, Content] = {}
         self.changes: list[Change] = []
+        self._reviews: set[str] = set()  # a controller may ask for nothing new, day after day
 
     def add(self, change: Change) -> None:
         """Take a change that started from this state. The same review is taken once."""
-        if any(one.record.uid == change.record.uid for one in self.changes):
+        if change.record.uid in self._reviews:
             return
+        self._reviews.add(change.record.uid)
         self.changes.append(change)
         self.first_ns = min(self.first_ns, change.received_ns)
         self.last_ns = max(self.last_ns, change.received_ns)

@@ -12,6 +12,7 @@ from .files import Files, Found
 
 __all__ = [
     "LOCK",
+    "LOST_AND_FOUND",
     "REMOVED",
     "Placed",
     "ProcessDirectory",
@@ -29,6 +30,8 @@ __all__ = [
 LOCK = "lock"
 # What retention has removed of this directory, one segment number a line: who misses a segment can tell.
 REMOVED = "removed"
+# Of a volume's file system, and for root alone.
+LOST_AND_FOUND = "lost+found"
 HEARTBEAT_SECONDS = 10.0
 # A writer whose heartbeat is older than this is dead, if its lock is free as well.
 STALE_SECONDS = 60.0

@@ -151,6 +151,8 @@ class SignerKey:
 
 def parse_verifier_key(text: str) -> VerifierKey:
     """Return the key of ``<name>+<8 hex digits>+<base64>``, a log's or a cosigner's. Raises `BadKey`."""
+    if text.startswith("PRIVATE+KEY+"):
+        raise BadKey("it is not a verifier key, but a secret one (hint: `keys show FILE` prints the verifier key)")
     name, key_id, encoded = _parts(text, 3)
     key_type, public_key = _decoded_key(encoded)
     key = VerifierKey(name, public_key, key_type)

@@ -166,7 +166,9 @@ class Index:
             paths = dict(self._database.execute("SELECT id, path FROM segments"))
         except sqlite3.Error as error:
             raise Unusable(f"the index {self._path}: {error}; hint: delete it, it is made anew") from None
-        files = _Files(paths)
+        return self._records(positions, _Files(paths))
+
+    def _records(self, positions: list[_Position], files: _Files) -> Iterator[Record]:
         with contextlib.closing(files):
             for position in positions:
                 with contextlib.suppress(NotARecord, FileNotFoundError):  # retention was faster
@@ -210,7 +212,7 @@ WHERE resource = ? GROUP BY object
 def _conditions(select: Select) -> tuple[list[str], list[str]]:
     wanted = {"name": select.name, "cluster": select.cluster, "namespace": select.namespace}
     given = {name: value for name, value in wanted.items() if value is not None}
-    return [f"objects.{name} = ?" for name in given], list(given.values())
+    return [f"objects.{name} = ?" for name in given], list(map(_storable, given.values()))
 
 
 def _telling(

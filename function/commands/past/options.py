@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
+import errno
 import gc
 import os
 import re
@@ -23,6 +24,7 @@ from .times import Clock, parse_time
 __all__ = ["CannotAnswer", "add_output", "kind_and_name", "moment", "past_parser", "run"]
 
 JOURNAL = "AUDIT_JOURNAL_DIR"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CannotAnswer(Exception):  # noqa: N818 - the caller's action is one: say it, and end with its code
@@ -98,6 +100,7 @@ def run(
     answer: Callable[[argparse.Namespace, Journals, Output], int],
 ) -> int:
     """Parse, open the journals, answer, and return the exit code: 2 for usage or an unreadable journal."""
+    arguments = _joined(arguments)
     _live_in_the_zone(arguments)
     options = made.parse_args(arguments)
     try:
@@ -110,7 +113,9 @@ def run(
         if not journals.started_ns:
             if options.records:
                 return 0
-            raise CannotAnswer(f"{', '.join(_paths(options))}: no record is there; {_hint(options)}", 2)
+            # Of several pods come the records of what was named alone: none is an answer.
+            if _paths(options) != ["-"] or not _is_named(options):
+                raise CannotAnswer(f"{', '.join(_paths(options))}: no record is there; {_hint(options)}", 2)
         with _rare_collections():
             code = answer(options, journals, output)
         sys.stdout.flush()
@@ -121,6 +126,9 @@ def run(
     except BrokenPipeError:  # no mistake: see `__main__`
         raise
     except OSError as error:
+        if error.filename is None and error.errno in _FULL:
+            say(f"cannot write: {error.strerror}; hint: is the disk of the output, or of temporary files, full?")
+            return 2
         hint = "" if is_archive(str(error.filename)) else f"; {_hint(options)}"  # that has its own
         say(f"{error.filename or 'the journal'}: {error.strerror or error}{hint}")
         return 2
@@ -140,12 +148,29 @@ def _journals(options: argparse.Namespace) -> Journals:
     return Journals(fetched(paths, since_ns=options.fetch_from or since_ns, until_ns=until_ns, cluster=options.cluster))
 
 
+def _is_named(options: argparse.Namespace) -> bool:
+    """Return whether the question is about one object, or one account."""
+    given = vars(options)
+    return bool(given.get("object") or given.get("user"))
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """Return the arguments, ``--zone -05:00`` as one: to argparse it would be an option without its value."""
+    joined: list[str] = []
+    for one in arguments:
+        if joined and joined[-1] == "--zone" and re.match(r"-\d", one):
+            joined[-1] = f"--zone={one}"
+        else:
+            joined.append(one)
+    return joined
+
+
 def _live_in_the_zone(arguments: list[str]) -> None:
     """Let this process's own zone be the one that ``--zone`` says, before other arguments are read as times."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--zone", default="")
     zone = early.parse_known_args(arguments)[0].zone
-    found = re.fullmatch(r"([+-])(\d\d):(\d\d)", zone)
+    found = re.fullmatch(r"([+-])([01]\d|2[0-3]):([0-5]\d)", zone, re.ASCII)
     if found:
         west = "-" if found[1] == "+" else "+"  # POSIX counts westwards
         os.environ["TZ"] = f"<{'UTC' if zone[1:] == '00:00' else zone.replace(':', '')}>{west}{found[2]}:{found[3]}"

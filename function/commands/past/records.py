@@ -28,6 +28,7 @@ class Journals:
         """Find what to read. Raises `OSError`."""
         self._sources = opened_sources(paths)
         self._index = index
+        self.paths = [source.path for source in self._sources]
         self.no_records = 0
         self._done = self._total = 0
         self._progress = Progress("", after=PROGRESS_AFTER_SECONDS, shown=format_bytes)
@@ -39,11 +40,11 @@ class Journals:
         """Return the records that are wanted, by time. Raises `OSError`."""
         if self._index and select.is_narrow:
             try:
-                indexed = self._up_to_date()
+                indexed = self._up_to_date().records(select)
             except Unusable as error:
                 print(f"{error}; reading the journal without it", file=sys.stderr)
             else:
-                yield from indexed.records(select)
+                yield from indexed
                 return
         yield from self._read_through(select)
 

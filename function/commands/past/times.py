@@ -11,6 +11,7 @@ __all__ = ["NOT_A_TIME", "Clock", "parse_time"]
 
 NOT_A_TIME = "not a time: write 10m, '2 hours ago', 'yesterday 14:00', '2026-01-31 14:00', now, or RFC 3339"
 
+_FIRST, _LAST = -62135510400, 253402214400  # 0001-01-02 and 9999-12-31, in seconds
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _UNITS = {
     "s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hr": 3600, "hour": 3600,
@@ -46,7 +47,7 @@ class Clock:
 
     def text(self, at_ns: int) -> str:
         """Return ``2026-01-31T12:00:00Z``, or ``2026-01-31 13:00:00`` where the zone is not UTC."""
-        moment = dt.datetime.fromtimestamp(at_ns // 10**9, self._zone or dt.UTC)
+        moment = self._moment(at_ns)
         if self._zone is dt.UTC:
             return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
         return (moment if self._zone else moment.astimezone()).strftime("%Y-%m-%d %H:%M:%S")
@@ -63,10 +64,14 @@ class Clock:
 
     def zone_text(self, at_ns: int) -> str:
         """Return what the zone is called at a time: ``UTC``, ``CET (UTC+01:00)``."""
-        moment = dt.datetime.fromtimestamp(at_ns // 10**9, self._zone or dt.UTC)
+        moment = self._moment(at_ns)
         moment = moment if self._zone else moment.astimezone()
         name, offset = moment.tzname() or "local time", moment.strftime("%z")
         return name if name == "UTC" else f"{name} (UTC{offset[:3]}:{offset[3:5]})"
+
+    def _moment(self, at_ns: int) -> dt.datetime:
+        """Return the time; one that no calendar has in every zone is the nearest that it has."""
+        return dt.datetime.fromtimestamp(min(max(at_ns // 10**9, _FIRST), _LAST), self._zone or dt.UTC)
 
 
 def _exact(text: str) -> int:
