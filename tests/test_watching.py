@@ -17,6 +17,8 @@ from function.clusters.webhook import template
 from function.configuration.settings import SettingsError
 from function.serving import canaries
 from function.startup import load
+from function.watching.api_server import ApiServer
+from function.watching.canary import Canary
 
 WATCH = [sys.executable, "-m", "function", "watch"]
 POLICIES = "validatingadmissionpolicies"
@@ -246,6 +248,44 @@ def test_a_journal_that_cannot_be_written_loses_nothing(api, tmp_path):
         assert [one["observation"]["name"] for one in found] == ["b"], directory
 
 
+def test_nobody_blinds_the_watch_by_the_depth_of_what_they_write(api, tmp_path, monkeypatch):
+    """API servers store managedFields of thousands of levels; parsers end at a thousand, and somewhere near it."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)  # of the server here, which writes them
+
+    def put(name, depth):
+        fields = {"f:a": {}}
+        for _ in range(depth):
+            fields = {"f:a": fields}
+        managed = [{"manager": name, "operation": "Update", "time": "2026-01-01T00:00:00Z", "fieldsV1": fields}]
+        api.put(WEBHOOKS, name, metadata={"managedFields": managed}, webhooks=[])
+
+    try:
+        put("deep", 3000)
+        for depth in range(940, 1000, 6):
+            put(f"near-{depth}", depth)
+        with watching(api, tmp_path) as watch:
+            observations(watch, 11)
+            put("deeper", 3000)
+            put("last", 1)
+            found = observations(watch, 13)[0]
+            assert sorted(found)[:2] == [("created", True, "deeper"), ("created", True, "last")]
+            assert ended(watch) == 0
+        assert "0 changes since the last look" in once(api, tmp_path)[1], "and each is known"
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def test_once_says_that_nothing_can_be_written_and_does_not_wait_for_room(api, tmp_path):
+    api.put(WEBHOOKS, "a", webhooks=[])
+    env = {"AUDIT_WATCH_API_URL": api.url, "AUDIT_WATCH_TOKEN_FILE": "/nowhere", "AUDIT_JOURNAL_DIR": str(tmp_path)}
+    code, _, err = running.run(["bash", "-c", 'ulimit -f 0; exec "$@"', "-", *WATCH, "--once"], env)
+    assert (code, "AUDIT_JOURNAL_DIR: cannot be written (hint: check the volume" in err) == (2, True), err
+    (tmp_path / "file").write_text("")
+    code, _, err = once(api, tmp_path / "file" / "journal")
+    assert (code, "another process" in err, "AUDIT_JOURNAL_DIR: cannot be locked" in err) == (2, False, True), err
+
+
 # -- canaries ---------------------------------------------------------------------------------------------------------
 
 
@@ -276,6 +316,38 @@ def test_a_canary_is_found_where_its_review_was_recorded_and_lost_where_not(api,
             api.configmap = lambda body: 403
             wait_for(lambda: watch.metrics()[lost % "refused"] >= 1)
             assert watch.logged("a canary was lost: refused: HTTP 403")["hint"]
+
+
+class Lost:
+    """Metrics of canaries."""
+
+    def __init__(self):
+        self.reasons = []
+
+    def canary_lost(self, reason):
+        self.reasons.append(reason)
+
+
+def test_why_a_canary_was_refused_is_told_without_our_token(api, caplog):
+    """Of a webhook that failed under Fail, the API server's message has the whole URL."""
+    api.refusal = (
+        'Internal error occurred: failed calling webhook "x": failed to call webhook: Post '
+        '"https://audit.example.com/log-request/prod/0123456789abcdefghijabcdef?timeout=1s": EOF'
+    )
+    api.configmap = lambda body: 500
+    with caplog.at_level("ERROR", "audit.watch"):
+        assert Canary(ApiServer(api.url), "http://x:1", Lost(), namespace="n", seconds=1).send() == "refused"
+    assert "failed calling webhook" in caplog.text
+    assert "0123456789" not in caplog.text
+
+
+def test_a_canary_of_a_name_that_cannot_be_one_is_unasked_and_at_the_end_none_is_lost(api):
+    lost = Lost()
+    canary = Canary(ApiServer(api.url), "http://a..b:55555", lost, namespace="n", seconds=1)
+    assert canary.send() == "unasked"
+    canary.stop()
+    canary.send()
+    assert lost.reasons == ["unasked"], "nobody looked long enough for the second"
 
 
 def test_only_canaries_are_looked_for(tmp_path):

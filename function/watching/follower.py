@@ -7,17 +7,20 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from ..record.observation import ObservedResource
 from .api_server import Answer, ApiServer, Unreachable
+from .objects import DEPTH_MAX, shallow
 
 __all__ = ["Follower", "Gone", "Listener", "discovered"]
 
 log = logging.getLogger("audit.watch")
+
+T = TypeVar("T")
 
 PAGE_OBJECTS = 100
 # The API server ends a watch after this time; spread, as its own clients do.
@@ -125,7 +128,7 @@ class Follower:
         while True:
             query = {"limit": str(PAGE_OBJECTS)} | ({"continue": proceed} if proceed else {})
             page = _page(self._api.get(self._path, **query))
-            items += page.items or []
+            items += [Raw(shallow(bytes(item))) for item in page.items or []]
             kind, proceed = page.kind.removesuffix("List"), page.metadata.continue_
             if not proceed:
                 break
@@ -178,8 +181,9 @@ class Follower:
 
     def _take(self, line: bytes) -> None:
         try:
-            event = _event(line)
-            found = _object(event.object)
+            event = _any_depth(_event, line)
+            source = Raw(shallow(bytes(event.object)))
+            found = _object(source)
         except msgspec.DecodeError:
             raise Gone from None  # whatever it was: what is there now is known from a list
         if event.type == "ERROR":
@@ -189,7 +193,7 @@ class Follower:
         if event.type != "BOOKMARK":
             gone = event.type == "DELETED"
             try:
-                self._listener.changed(self._resource, found.metadata.name, None if gone else event.object)
+                self._listener.changed(self._resource, found.metadata.name, None if gone else source)
             except msgspec.DecodeError:
                 raise Gone from None
         self._version = found.metadata.resourceVersion or self._version
@@ -215,6 +219,13 @@ def _page(answer: Answer) -> _List:
     if answer.status != 200:
         raise Refused(str(answer))
     try:
-        return _list(answer.body)
+        return _any_depth(_list, answer.body)
     except msgspec.DecodeError:
         raise Refused("what it lists is not understood") from None
+
+
+def _any_depth(decode: Callable[[bytes], T], source: bytes) -> T:
+    try:
+        return decode(source)
+    except RecursionError:
+        return decode(shallow(source, 2 * DEPTH_MAX))  # the objects in it are cut by themselves, all alike
