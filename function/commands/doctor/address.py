@@ -57,6 +57,8 @@ def _connected(name: str, port: int) -> socket.socket:
             addresses.extend(dict.fromkeys(str(one[4][0]) for one in found))
         except OSError as error:
             failures.append(error)
+        except UnicodeError:
+            failures.append(socket.gaierror(socket.EAI_NONAME, "no name"))
 
     thread = threading.Thread(target=resolve, daemon=True)
     thread.start()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from .api import CannotAskError, ForbiddenError, NotThereError, RefusedError
+from .api import CannotAskError, ForbiddenError, NotThereError, RefusedError, decoded
 
 __all__ = ["Kubectl"]
 
@@ -82,7 +82,7 @@ def _target(path: str, query: dict[str, str]) -> str:
 
 def _decoded(text: str) -> Any:
     try:
-        return json.loads(text)
+        return decoded(text.encode())
     except ValueError:
         raise CannotAskError("kubectl printed what is no JSON") from None
 
