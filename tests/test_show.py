@@ -355,6 +355,16 @@ def test_other_outputs(tmp_path, capfdbinary):
     assert read_back == list(map(json.loads, shown(capfdbinary, tmp_path, "-o", "json")[1]))
 
 
+def test_yaml_of_an_object_that_is_deeper_than_its_library_goes(tmp_path, capfdbinary):
+    """It is JSON, which YAML is; what follows is there as well."""
+    deep = record(1, object="DEEP").replace(b'"DEEP"', b'{"a":' * 400 + b"1" + b"}" * 400)
+    write(tmp_path, [deep, record(2, name="next")])
+    code, lines, err = shown(capfdbinary, tmp_path, "-o", "yaml")
+    assert (code, err) == (0, "")
+    assert lines[:3] == [b"---", deep.rstrip(), b"---"]
+    assert yaml.safe_load(b"\n".join(lines[3:]))["request"]["name"] == "next"
+
+
 def test_counts(tmp_path, capfdbinary):
     people(tmp_path / "a")
     _, lines, _ = shown(capfdbinary, tmp_path, "--count", "resource,hour")

@@ -286,7 +286,10 @@ def _yaml(record: Record) -> bytes:
     import yaml  # noqa: PLC0415 - the other outputs start faster without
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    shown = yaml.dump(json.loads(record.line), Dumper=dumper, sort_keys=False, width=120)
+    try:
+        shown = yaml.dump(json.loads(record.line), Dumper=dumper, sort_keys=False, width=120)
+    except RecursionError:  # an object deeper than that library goes: JSON is YAML
+        return b"---\n" + _json(record)
     return b"---\n" + str(shown).encode()
 
 
