@@ -19,6 +19,7 @@ from function.serving import canaries
 from function.startup import load
 from function.watching.api_server import ApiServer
 from function.watching.canary import Canary
+from function.watching.watch import Watching
 
 WATCH = [sys.executable, "-m", "function", "watch"]
 POLICIES = "validatingadmissionpolicies"
@@ -211,6 +212,26 @@ def test_a_resource_that_is_forbidden_does_not_end_the_others(api, tmp_path):
         assert watch.metrics()['kube_audit_function_watch_up{resource="validatingadmissionpolicies"}'] == 0
         api.put(WEBHOOKS, "a", webhooks=[])
         assert observations(watch, 1)[0] == [("created", True, "a")]
+
+
+def test_a_version_that_an_upgrade_removed_is_followed_in_the_next(api, tmp_path, monkeypatch):
+    name, beta = "mutatingadmissionpolicies", f"{api_server.GROUP}/v1beta1"
+    api.documents[beta] = {"resources": [{"name": name}]}
+    api.documents[f"{beta}/{name}"] = {"kind": "List", "metadata": {"resourceVersion": "1"}, "items": []}
+    env = {"AUDIT_WATCH_API_URL": api.url, "AUDIT_WATCH_TOKEN_FILE": "/nowhere", "AUDIT_JOURNAL_DIR": str(tmp_path)}
+    watch = Watching(load(env, watches=True))
+    watch._observer = watch._new_observer(is_stopping=lambda: False)
+    try:
+        watch._follow_all()
+        wait_for(lambda: [path for path in api.watches(name) if "/v1beta1/" in path])
+        api.documents.clear()
+        api.objects[name] = {}
+        monkeypatch.setitem(api_server.KINDS, name, "MutatingAdmissionPolicy")
+        wait_for(lambda: watch._followers[name].is_missing)
+        watch._follow_all()
+        wait_for(lambda: [path for path in api.watches(name) if "/v1/" in path])
+    finally:
+        watch.close()
 
 
 def test_a_rotated_token_is_taken_up(api, tmp_path):

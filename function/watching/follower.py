@@ -48,6 +48,10 @@ class Refused(Exception):  # noqa: N818 - named after what happened; the caller 
     """The API server does not allow it, or has no such resource."""
 
 
+class Missing(Refused):
+    """The API server has no such resource, in this version."""
+
+
 class _ListMetadata(msgspec.Struct):
     resourceVersion: str  # noqa: N815 - Kubernetes' own spelling
     continue_: str = msgspec.field(default="", name="continue")
@@ -113,7 +117,8 @@ class Follower:
         self, api: ApiServer, resource: ObservedResource, listener: Listener, *, up: Callable[[bool], None]
     ) -> None:
         self._api = api
-        self._resource = resource
+        self.resource = resource
+        self.is_missing = False  # when it was last asked for
         self._path = f"/apis/{resource.group}/{resource.version}/{resource.resource}"
         self._listener = listener
         self._up = up
@@ -133,7 +138,7 @@ class Follower:
             if not proceed:
                 break
         try:
-            self._listener.listed(self._resource, kind, items)
+            self._listener.listed(self.resource, kind, items)
         except msgspec.DecodeError:
             raise Refused("an object that it lists is not understood") from None
         self._version = page.metadata.resourceVersion
@@ -154,6 +159,7 @@ class Follower:
                 if time.monotonic() - began < SHORT_SECONDS:
                     self._pause()
             except (Unreachable, Refused) as error:
+                self.is_missing = isinstance(error, Missing)
                 self._lost(str(error), logging.WARNING)
                 self._pause()
 
@@ -171,7 +177,8 @@ class Follower:
             if status == _GONE:
                 raise Gone
             if status != 200:
-                raise Refused(str(Answer(status, b"".join(lines))))
+                raise _refused(Answer(status, b"".join(lines)))
+            self.is_missing = False
             self._up(True)
             for line in lines:
                 self._take(line)
@@ -193,7 +200,7 @@ class Follower:
         if event.type != "BOOKMARK":
             gone = event.type == "DELETED"
             try:
-                self._listener.changed(self._resource, found.metadata.name, None if gone else source)
+                self._listener.changed(self.resource, found.metadata.name, None if gone else source)
             except msgspec.DecodeError:
                 raise Gone from None
         self._version = found.metadata.resourceVersion or self._version
@@ -203,7 +210,7 @@ class Follower:
         log.log(
             level,
             "watch: %s: %s",
-            self._resource.resource,
+            self.resource.resource,
             why,
             extra={"hint": "what happens meanwhile is found by comparing, and recorded then"},
         )
@@ -217,11 +224,15 @@ def _page(answer: Answer) -> _List:
     if answer.status == _GONE:
         raise Gone
     if answer.status != 200:
-        raise Refused(str(answer))
+        raise _refused(answer)
     try:
         return _any_depth(_list, answer.body)
     except msgspec.DecodeError:
         raise Refused("what it lists is not understood") from None
+
+
+def _refused(answer: Answer) -> Refused:
+    return Missing(str(answer)) if answer.status == _NOT_FOUND else Refused(str(answer))
 
 
 def _any_depth(decode: Callable[[bytes], T], source: bytes) -> T:

@@ -224,11 +224,16 @@ class Watching:
             log.warning("watch: the API server cannot be asked what it serves: %s", error, extra={"hint": hint})
             return False
         for name in RESOURCES:
-            if name in self._followers or self._observer is None:
+            known = self._followers.get(name)
+            if self._observer is None or (known and not known.is_missing):
                 continue
             if name not in served:
                 log.info("watch: the API server has no %s", name)
                 continue
+            if known:  # an upgrade has removed the version that was followed
+                if known.resource == served[name]:
+                    continue
+                known.stop()
             gauge = self.metrics.watch_up.labels(resource=name)
             gauge.set(0)
             follower = self._followers[name] = Follower(self._api, served[name], self._observer, up=gauge.set)

@@ -96,7 +96,7 @@ def parser() -> Parser:
 def _count(value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise argparse.ArgumentTypeError("not a number from 1 on")
-    return int(value)
+    return min(int(value), sys.maxsize)
 
 
 def _columns(value: str) -> list[str]:
