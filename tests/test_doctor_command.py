@@ -21,8 +21,9 @@ from api_server import WEBHOOKS
 
 from function.__main__ import main
 from function.clusters.webhook import template
+from function.commands import doctor as command
 from function.commands.doctor import api as asked
-from function.commands.doctor import cluster, here, kubectl
+from function.commands.doctor import cluster, here, kubectl, pods
 from function.commands.doctor.journal import is_recorded
 from function.synthetic import is_canary_name
 from function.watching.api_server import Answer
@@ -557,3 +558,25 @@ def test_a_directory_that_cannot_be_read_hides_no_canary(tmp_path):
         else:
             (directory / "audit-00000000000000000001.ndjson").symlink_to("/nowhere")
     assert is_recorded(str(tmp_path), name)
+
+
+@pytest.mark.parametrize("body", [b"AAAA", "é".encode()])
+def test_a_bundle_of_what_is_no_certificate_is_said_and_nothing_else_is_blamed(doctor, authority, pair, tmp_path, body):
+    bundle = base64.b64encode(b"-----BEGIN CERTIFICATE-----\n%b\n-----END CERTIFICATE-----" % body).decode()
+    file = tmp_path / "webhook.yaml"
+    file.write_text(yaml.safe_dump(shipped(authority, clientConfig={"caBundle": bundle})))
+    _, found = doctor("--webhook", str(file), AUDIT_JOURNAL_DIR=tmp_path, **pair)
+    assert lines(found, "ca", "fail") == lines(found, "address", "skip")
+    assert lines(found, "ca", "fail") == ["the webhook's caBundle holds what is no certificate"]
+
+
+@pytest.mark.parametrize("printed", ["7", "null", '{"a": 1}', "[1]", "no JSON"])
+def test_what_a_pod_prints_is_judged(tmp_path, monkeypatch, printed):
+    executable = tmp_path / "kubectl"
+    pod = '{"items": [{"metadata": {"name": "p"}, "status": {"phase": "Running"}}]}'
+    executable.write_text(f"#!/bin/sh\ncase \"$*\" in exec*) echo '{printed}';; *) echo '{pod}';; esac\n")
+    executable.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    options = command.parser().parse_args(["--kubectl"])
+    (finding,) = pods.check_pods(kubectl.Kubectl(), options, "")
+    assert (finding.result, finding.text) == ("fail", "what it printed there is not what doctor prints")
