@@ -256,7 +256,7 @@ def stop(process):
             pipe.close()
 
 
-def run(command, env=None, *, seconds=30.0, cwd=ROOT):
+def run(command, env=None, *, seconds=120.0, cwd=ROOT):
     """Run a command to its end; return (exit code, stdout, stderr) as text."""
     finished = subprocess.run(
         command, cwd=cwd, env=clean_environment() | (env or {}), capture_output=True, timeout=seconds, check=False
