@@ -17,7 +17,8 @@ from function.clusters.webhook import template
 from function.configuration.settings import SettingsError
 from function.serving import canaries
 from function.startup import load
-from function.watching.api_server import ApiServer
+from function.watching import api_server as watching_api
+from function.watching.api_server import ApiServer, Unreachable
 from function.watching.canary import Canary
 from function.watching.watch import Watching
 
@@ -246,6 +247,24 @@ def test_a_rotated_token_is_taken_up(api, tmp_path):
         observations(watch, 1)
 
 
+@pytest.mark.parametrize("content", [None, b"", b"hush\nhush", b"hush\xff"])
+def test_a_token_or_an_authority_that_cannot_be_used_is_named_and_not_told(api, tmp_path, content):
+    file = tmp_path / "file"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(Unreachable, match=f"{file}: ") as refused:
+        ApiServer(api.url, token_file=str(file)).get("/")
+    assert "hush" not in str(refused.value)
+    with pytest.raises(Unreachable, match=f"{file}: "):
+        ApiServer("https://127.0.0.1:1", ca_file=str(file)).get("/")
+
+
+def test_an_answer_that_is_too_long_is_told_as_such(api, monkeypatch):
+    monkeypatch.setattr(watching_api, "BODY_BYTES_MAX", 10)
+    with pytest.raises(Unreachable, match="the answer is too long"):
+        ApiServer(api.url).get(f"{api_server.GROUP}/v1")
+
+
 def test_two_never_watch_for_one_journal(api, tmp_path):
     with watching(api, tmp_path) as watch:
         code, _, err = once(api, tmp_path)
@@ -410,6 +429,10 @@ def test_mistakes_are_told_before_anything_starts(tmp_path):
     code, _, err = running.run(WATCH, {"AUDIT_WATCH_API_URL": "https://x", "AUDIT_WATCH_TOKEN_FILE": "/nowhere"})
     assert (code, "AUDIT_WATCH_TOKEN_FILE: no such file" in err) == (2, True)
     (tmp_path / "w.yaml").write_text("kind: Pod\n")
+    (tmp_path / "ca.crt").write_bytes(b"\xff")
+    env = {"AUDIT_WATCH_API_URL": "http://x", "AUDIT_WATCH_WEBHOOK_CA_FILE": str(tmp_path / "ca.crt")}
+    code, _, err = running.run(WATCH, env)
+    assert (code, "AUDIT_WATCH_WEBHOOK_CA_FILE: " in err, "AUDIT_WATCH_WEBHOOK_FILE" in err) == (2, True, False)
     env = {"AUDIT_WATCH_API_URL": "http://x", "AUDIT_WATCH_WEBHOOK_FILE": str(tmp_path / "w.yaml")}
     code, _, err = running.run(WATCH, env)
     assert (code, "AUDIT_WATCH_WEBHOOK_FILE" in err, "hint:" in err) == (2, True, True)

@@ -297,9 +297,15 @@ def api_server(own: WatchSettings) -> ApiServer:
 def _reference(own: WatchSettings) -> Reference:
     try:
         return read_reference(own)
+    except _UnreadableAuthorityError as error:
+        raise CannotWatch(f"AUDIT_WATCH_WEBHOOK_CA_FILE: {error}", "it is PEM, such as a Secret's ca.crt") from None
     except (OSError, ValueError) as error:
         hint = "it is one ValidatingWebhookConfiguration, such as deploy/webhook.yaml with its parameters filled in"
         raise CannotWatch(f"AUDIT_WATCH_WEBHOOK_FILE: {error}", hint) from None
+
+
+class _UnreadableAuthorityError(ValueError):
+    """The webhook's file may be well: this one is not."""
 
 
 def read_reference(own: WatchSettings) -> Reference:
@@ -307,7 +313,11 @@ def read_reference(own: WatchSettings) -> Reference:
     text = _text(own.webhook_file) if own.webhook_file else webhook.template()
     is_there = bool(own.webhook_ca_file) and os.path.isfile(own.webhook_ca_file)
     try:
-        return reference(text, ca_pem=_text(own.webhook_ca_file) if is_there else "")
+        ca_pem = _text(own.webhook_ca_file) if is_there else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise _UnreadableAuthorityError(f"{own.webhook_ca_file}: {error}") from None
+    try:
+        return reference(text, ca_pem=ca_pem)
     except NoReference as error:
         raise NoReference(f"{own.webhook_file}: {error}") from None
 
