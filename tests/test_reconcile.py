@@ -24,6 +24,7 @@ from function.commands.reconcile.inputs import Journal, NativeLog
 from function.commands.reconcile.joining import Join
 from function.native.moments import moment_ns
 from function.native.outcomes import CLASSES
+from function.native.reading import read
 from function.native.webhook_rules import rules_of
 from function.record.event_format import EventFormat
 from function.record.review_format import ReviewFormat
@@ -893,3 +894,11 @@ def test_a_journal_that_goes_while_it_is_compared_ends_nothing(tmp_path, with_an
         join = Join(index, journal, indexing)
         join.join(lambda _: None)
     assert (join.result.counts["unexplained"], join.result.counts["disagree"]) == (1, 0)
+
+
+@pytest.mark.parametrize("sample", ["native-audit.ndjson", "native/aks-query-api.json", "native/aks-audit-table.csv"])
+def test_a_mark_of_its_bytes_order_is_no_part_of_a_log(sample):
+    data = (DATA / sample).read_bytes()
+    plain = [event for found in read(iter([data])) for event in found.events]
+    assert plain
+    assert [event for found in read(iter([b"\xef\xbb\xbf" + data])) for event in found.events] == plain
