@@ -369,6 +369,22 @@ def test_a_time_beyond_all_years_is_a_mistake(tmp_path, capfdbinary, time):
     assert (code, "argument --since: a time before the year 1, or after 9999" in err) == (2, True)
 
 
+def test_a_segment_that_retention_removes_just_now_does_not_end_it(tmp_path, capfdbinary, monkeypatch):
+    """Its line that is no record is counted, and named as well as can be."""
+    place = Source.place
+
+    def removed_before(self, number, offset):
+        (tmp_path / "audit-00000000000000000001.ndjson").unlink()
+        return place(self, number, offset)
+
+    monkeypatch.setattr(Source, "place", removed_before)
+    write(tmp_path, [b"{}\n", record(1)], [record(2, name="next")])
+    code, lines, err = shown(capfdbinary, tmp_path, "-o", "name", "--name", "*")
+    assert (code, lines[-1]) == (0, b"configmaps/next --namespace default")
+    assert "1 line is no record" in err
+    assert "in a segment that is gone" in err
+
+
 def test_yaml_of_an_object_that_is_deeper_than_its_library_goes(tmp_path, capfdbinary):
     """It is JSON, which YAML is; what follows is there as well."""
     deep = record(1, object="DEEP").replace(b'"DEEP"', b'{"a":' * 400 + b"1" + b"}" * 400)

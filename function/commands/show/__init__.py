@@ -133,6 +133,13 @@ def _only(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 and "*" not in names[0] else ""
 
 
+def _place(source: Source, number: int, offset: int) -> str:
+    try:
+        return source.place(number, offset)
+    except FileNotFoundError:  # retention was faster
+        return f"{source.path}, in a segment that is gone"
+
+
 def _hint(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return " (hint: name the journal, which is the function's AUDIT_JOURNAL_DIR)"
@@ -229,7 +236,7 @@ class _Show:
                     self._no_records += 1
                     if not self._first_no_record:
                         at = offset + block.find(line)
-                        self._first_no_record = f"the first is {source.place(number, at)}: {error}"
+                        self._first_no_record = f"the first is {_place(source, number, at)}: {error}"
                     continue
                 if self._until_ns and record.received_ns > self._until_ns + OUT_OF_ORDER_SECONDS * 10**9:
                     return
