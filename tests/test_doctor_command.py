@@ -523,6 +523,13 @@ def test_no_depth_of_what_others_wrote_ends_it():
     assert list(kubectl._decoded(deep.decode())) == ["items"]
 
 
+def test_bytes_that_are_not_unicode_end_nothing(tmp_path, monkeypatch):
+    (tmp_path / "kubectl").write_bytes(b'#!/bin/sh\nprintf \'{"a": "\\377"}\'\n')
+    (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert kubectl.Kubectl().get("/") == {"a": "\ufffd"}
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -14,6 +14,7 @@ from api_server import WEBHOOKS
 from running import wait_for
 
 from function.clusters.webhook import template
+from function.commands.doctor import api as asked
 from function.configuration.settings import SettingsError
 from function.serving import canaries
 from function.startup import load
@@ -314,6 +315,26 @@ def test_nobody_blinds_the_watch_by_the_depth_of_what_they_write(api, tmp_path, 
         assert "0 changes since the last look" in once(api, tmp_path)[1], "and each is known"
     finally:
         sys.setrecursionlimit(limit)
+
+
+def test_nobody_hides_by_bytes_that_are_not_unicode(api, tmp_path, monkeypatch):
+    """API servers store managedFields of any bytes, and send them as they are."""
+
+    def answer(self, status, body):
+        data = json.dumps(body).encode().replace(b"NOT-UTF-8", b"\xff\xfe")
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    monkeypatch.setattr(api_server._Handler, "_answer", answer)
+    managed = [{"manager": "m", "fieldsV1": {"f:NOT-UTF-8": {}}}]
+    api.put(WEBHOOKS, "hidden", metadata={"managedFields": managed}, webhooks=[])
+    assert "another" not in once(api, tmp_path)[2]
+    shown = running.run([sys.executable, "-m", "function", "show", str(tmp_path)], {})[1]
+    assert "hidden" in shown
+    assert once(api, tmp_path)[1].startswith("0 changes")
+    assert "hidden" in json.dumps(asked.FromPod(ApiServer(api.url)).get(f"{api_server.GROUP}/v1/{WEBHOOKS}"))
 
 
 def test_once_says_that_nothing_can_be_written_and_does_not_wait_for_room(api, tmp_path):

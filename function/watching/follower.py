@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from ..record.observation import ObservedResource
 from .api_server import Answer, ApiServer, Unreachable
-from .objects import DEPTH_MAX, shallow
+from .objects import DEPTH_MAX, readable
 
 __all__ = ["Follower", "Gone", "Listener", "discovered"]
 
@@ -133,7 +133,7 @@ class Follower:
         while True:
             query = {"limit": str(PAGE_OBJECTS)} | ({"continue": proceed} if proceed else {})
             page = _page(self._api.get(self._path, **query))
-            items += [Raw(shallow(bytes(item))) for item in page.items or []]
+            items += [Raw(readable(bytes(item))) for item in page.items or []]
             kind, proceed = page.kind.removesuffix("List"), page.metadata.continue_
             if not proceed:
                 break
@@ -189,7 +189,7 @@ class Follower:
     def _take(self, line: bytes) -> None:
         try:
             event = _any_depth(_event, line)
-            source = Raw(shallow(bytes(event.object)))
+            source = Raw(readable(bytes(event.object)))
             found = _object(source)
         except msgspec.DecodeError:
             raise Gone from None  # whatever it was: what is there now is known from a list
@@ -238,5 +238,5 @@ def _refused(answer: Answer) -> Refused:
 def _any_depth(decode: Callable[[bytes], T], source: bytes) -> T:
     try:
         return decode(source)
-    except RecursionError:
-        return decode(shallow(source, 2 * DEPTH_MAX))  # the objects in it are cut by themselves, all alike
+    except (RecursionError, UnicodeDecodeError):
+        return decode(readable(source, 2 * DEPTH_MAX))  # the objects in it are cut by themselves, all alike

@@ -16,7 +16,7 @@ from ..record.observation import Change, Manager, Observation, ObservedResource
 from ..review import NULL
 
 __all__ = [
-    "DEPTH_MAX", "GROUP", "RESOURCES", "VERSIONS", "Seen", "Step", "difference", "of_item", "of_record", "shallow",
+    "DEPTH_MAX", "GROUP", "RESOURCES", "VERSIONS", "Seen", "Step", "difference", "of_item", "of_record", "readable",
     "without_tokens",
 ]  # fmt: skip
 
@@ -32,7 +32,7 @@ RESOURCES = (
     "mutatingadmissionpolicybindings",
 )
 VERSIONS = ("v1", "v1beta1", "v1alpha1")  # of those that are served, the first
-# API servers store managedFields of any depth; parsers end at about a thousand levels.
+# API servers store managedFields of any depth, and of any bytes; parsers end at about a thousand levels.
 DEPTH_MAX = 200
 
 
@@ -141,8 +141,13 @@ def difference(before: Seen | None, after: Seen | None, *, known_since_ns: int |
         yield Step("created" if is_new else "present", None, after)
 
 
-def shallow(source: bytes, depth_max: int = DEPTH_MAX) -> bytes:
-    """Return the JSON, with null for what is nested deeper: whoever writes such an object must not blind the watch."""
+def readable(source: bytes, depth_max: int = DEPTH_MAX) -> bytes:
+    """Return the JSON, with null for what is nested deeper, and U+FFFD for what is not UTF-8.
+
+    Whoever writes such an object must not blind the watch, nor hide its record from readers.
+    """
+    if not source.isascii():
+        source = source.decode(errors="replace").encode()
     if source.count(b"{") + source.count(b"[") <= depth_max:
         return source
     kept: list[bytes] = []

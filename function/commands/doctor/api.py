@@ -6,7 +6,7 @@ import json
 from typing import Any, Protocol
 
 from ...watching.api_server import Answer, ApiServer, Unreachable
-from ...watching.objects import shallow
+from ...watching.objects import readable
 
 __all__ = ["Api", "CannotAskError", "ForbiddenError", "FromPod", "NotThereError", "RefusedError", "decoded"]
 
@@ -71,5 +71,5 @@ def _json(answer: Answer) -> Any:
 
 
 def decoded(text: bytes) -> Any:
-    """Return the JSON, however deep somebody has made it. Raises `ValueError`."""
-    return json.loads(shallow(text))
+    """Return the JSON, however deep or far from Unicode somebody has made it. Raises `ValueError`."""
+    return json.loads(readable(text))

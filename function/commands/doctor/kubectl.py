@@ -59,7 +59,13 @@ class Kubectl:
         try:
             # The operator's own kubectl, found as a shell finds it; no shell takes the arguments apart.
             return subprocess.run(  # noqa: S603
-                command, input=stdin, capture_output=True, text=True, timeout=seconds, check=False
+                command,
+                input=stdin,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=seconds,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise CannotAskError(f"kubectl {arguments[0]} did not end within {seconds:g} s") from None
