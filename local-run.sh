@@ -30,6 +30,8 @@ try:
     socket.create_server(("", int(sys.argv[1]))).close()
 except OSError as error:
     sys.exit(f"Port {sys.argv[1]} cannot be used ({error.strerror}). Choose another: PORT=8081 ./local-run.sh")
+except (ValueError, OverflowError):
+    sys.exit(f"PORT={sys.argv[1]}: a port is a number from 1 to 65535, as in PORT=8081 ./local-run.sh")
 PYTHON
 
 cat >&2 <<TEXT

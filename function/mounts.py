@@ -12,17 +12,23 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-__all__ = ["Reloader", "Watch", "directory_entries", "resolve"]
+__all__ = ["Reloader", "Watch", "directory_entries", "resolve", "signature"]
 
 log = logging.getLogger("audit.config")
 
+Signature = tuple[object, ...]
+
 
 class Watch(NamedTuple):
-    """``load`` reads ``paths`` again and puts the result in force; it raises, and changes nothing, when it cannot."""
+    """``load`` reads ``paths`` again and puts the result in force; it raises, and changes nothing, when it cannot.
+
+    ``seen`` is the `signature` of what is in force, taken before it was read; None where it was read just now.
+    """
 
     config: str
     paths: tuple[str, ...]
     load: Callable[[], None]
+    seen: Signature | None = None
 
 
 class Reloader:
@@ -32,7 +38,7 @@ class Reloader:
         self._watches = watches
         self._seconds = seconds
         self._reloaded = reloaded
-        self._seen = {watch.config: _signature(watch.paths) for watch in watches}
+        self._seen = {watch.config: signature(watch.paths) if watch.seen is None else watch.seen for watch in watches}
         self._stopped = threading.Event()
         for watch in watches:
             reloaded(watch.config, True)
@@ -49,14 +55,16 @@ class Reloader:
     def poll(self) -> None:
         """Load what has changed since the last look; keep what is in force where that fails."""
         for watch in self._watches:
-            signature = _signature(watch.paths)
-            if signature == self._seen[watch.config]:
+            now = signature(watch.paths)
+            if now == self._seen[watch.config]:
                 continue
-            self._seen[watch.config] = signature
+            self._seen[watch.config] = now
             try:
                 watch.load()
             except Exception as error:  # noqa: BLE001 - whatever is wrong with a file, the old configuration stays in force
                 self._reloaded(watch.config, False)
+                if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                    self._seen[watch.config] = ()  # it may be readable soon, and look the same then: try again
                 log.getChild(watch.config).error(  # a logger each: one must not hide the other as a repetition
                     "the new %s is not usable, the old one stays in force: %s",
                     watch.config,
@@ -93,7 +101,7 @@ def directory_entries(path: str) -> list[str]:
     return [os.path.join(root, name) for name in sorted(os.listdir(root)) if not name.startswith(".")]
 
 
-def _signature(paths: Sequence[str]) -> tuple[object, ...]:
+def signature(paths: Sequence[str]) -> Signature:
     """Return what changes when any of the files (or of the files in a directory) does."""
     found: list[object] = []
     for path in paths:

@@ -123,8 +123,21 @@ def test_no_partition_that_a_question_needs_is_left_out(gaps, since, length):
     found = {one.name for one in layout.between(listed, since_ns, until_ns)}
     needed = {name for name, (first, last) in segments.items() if first <= until_ns and last >= since_ns}
     assert needed <= found
-    assert all(segments[name][0] <= until_ns + HOUR_NS for name in found)
-    assert sum(segments[name][0] < since_ns - HOUR_NS for name in found) <= 1
+    assert all(segments[name][0] <= until_ns + minute_ns + HOUR_NS for name in found)
+    assert sum(segments[name][0] < since_ns - minute_ns - HOUR_NS for name in found) <= 1
+
+
+def test_records_that_are_a_little_out_of_order_are_found():
+    """A review that took long is written behind those that came after it: into the next segment, or the one before."""
+    two_ns = 1_790_000_000 * 10**9 // HOUR_NS * HOUR_NS
+    first = parse(object_name("prod", two_ns - 1000 * 10**9, NAME, 1))  # up to a second behind two o'clock
+    second = parse(object_name("prod", two_ns - 10**9, NAME, 2))  # begins with a review from before
+    assert layout.between([first, second], two_ns, two_ns + HOUR_NS) == [first, second]
+    late = parse(object_name("prod", two_ns, NAME, 3))  # its second record is from before two o'clock
+    assert layout.between([late], two_ns - HOUR_NS, two_ns - 1) == [late]
+    midnight_ns = two_ns // DAY_NS * DAY_NS
+    late = object_name("prod", midnight_ns, NAME, 3)
+    assert late.startswith(tuple(layout.prefixes(["prod"], midnight_ns - HOUR_NS, midnight_ns - 1)))
 
 
 # -- one segment ------------------------------------------------------------------------------------------------------
@@ -331,6 +344,26 @@ def test_what_was_compressed_before_there_was_an_archive(journal, bucket):
     assert records(bucket) == b"".join(LINES)
 
 
+@pytest.mark.parametrize("archives", [True, False])
+def test_a_directory_whose_last_segment_holds_no_record_is_done_with(tmp_path, bucket, archives):
+    """The writer was killed in the middle of its first."""
+    directory = write_journal(tmp_path / "journal", LINES[:10])
+    pathlib.Path(directory, segment_name(2)).write_bytes(b'{"torn')
+    for name in (segment_name(1), segment_name(2), "lock"):
+        os.utime(pathlib.Path(directory, name), (time.time() - 1000,) * 2)
+    state = checkpoints.state_directory(str(tmp_path / "journal"), directory)
+    os.makedirs(state)
+    size = os.path.getsize(pathlib.Path(directory, segment_name(1)))
+    checkpoints.write(FILES, f"{state}/sink.json", checkpoints.Position(1, size, 10, 0))
+    url = f"file://{bucket}" if archives else ""
+    made = ClosedSegments(str(tmp_path / "journal"), url=url, cluster="", compresses=True, sinks=["sink"])
+    made.directories = (str(directory),)
+    made._pass()
+    made._pass()
+    assert made.is_through(str(directory))
+    assert b"".join(content_blocks(FILES, str(pathlib.Path(directory, segment_name(2))))) == b'{"torn'
+
+
 # -- sealed -----------------------------------------------------------------------------------------------------------
 
 
@@ -434,6 +467,29 @@ def test_a_report(asked, tmp_path, capfd):
     command = ["report", "--journal", url, "-o", str(tmp_path / "page.html")]
     code, _, err = called(capfd, *command, "--since", "2026-09-24T12:00:00Z", "--until", "2026-09-24T23:00:00Z")
     assert (code, ": 30 records" in err) == (0, True), err
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_the_adoption_of_a_killed_writer_is_waited_for(tmp_path, bucket, comes):
+    """However long ago its last record was: or the adoption is never archived. But not for ever."""
+    written = sealed.SealedJournal(tmp_path / "journal")
+    for number in range(10):
+        written.store(sealed.line(number))
+    written.kill()
+    (directory,) = sealed.directories(tmp_path / "journal")
+    for path in pathlib.Path(directory).glob("audit-*.ndjson"):
+        os.utime(path, (time.time() - 3600,) * 2)
+    made = keeper(tmp_path / "journal", bucket)
+    made._pass()
+    assert made.left([directory]) == 1
+    if comes:
+        sealed.sweep(tmp_path / "journal")
+    else:
+        made._dead[directory] -= 1000
+    made._pass()
+    assert made.left([directory]) == 0
+    evidence = os.listdir(bucket / "_evidence" / os.path.basename(directory))
+    assert ("adoption.statement" in evidence) == comes
 
 
 def test_what_was_sealed_is_proved_from_the_archive_alone(tmp_path, bucket, capfd):

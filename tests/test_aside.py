@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,13 +15,15 @@ import time
 
 import gated
 import hostile
+import msgspec
 import pytest
 import running
 
 from function.serving import aside
-from function.serving.aside import Aside, TookTooMuch
+from function.serving.aside import LENGTH_BYTES, Aside, Task, TookTooMuch
 from function.serving.bodies import Long
 from function.serving.bounds import Bounds
+from function.serving.child import child_environment, python_command
 
 DEGRADED = 'kube_audit_function_degraded_records_total{reason="too_costly"}'
 LARGE = running.large(300_000)
@@ -53,6 +56,19 @@ def is_recorded_by_its_head(server, body):
     assert record["request"]["userInfo"]["username"] == "jane"
     assert "object" not in record["request"] or record["request"]["object"] is None
     assert server.metrics()[DEGRADED] == 1
+
+
+def test_the_child_ends_without_a_word_when_its_parent_is_killed_in_the_middle_of_a_body():
+    ours, its = socket.socketpair()
+    with its:
+        command = python_command("serving.aside_process", [str(64 << 20), str(64 << 20)])
+        child = subprocess.Popen(command, stdin=its, stderr=subprocess.PIPE, env=child_environment())
+    task = msgspec.msgpack.encode(Task(b"", 0, ""))
+    with ours:
+        ours.sendall(len(task).to_bytes(LENGTH_BYTES, "big") + task)
+        ours.sendall((1 << 20).to_bytes(LENGTH_BYTES, "big") + b"{")
+    _, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (0, b"")
 
 
 def test_a_large_review_is_recorded_whole_by_a_child_that_ends_when_it_is_idle():

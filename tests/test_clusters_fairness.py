@@ -292,6 +292,25 @@ def test_a_slowed_client_sees_its_404_before_its_own_timeout(directory):
         assert 0.4 < time.monotonic() - started < 0.9 + running.BUSY_SECONDS
 
 
+def test_a_slowed_refusal_whose_body_turns_out_to_be_none_is_one_answer(directory):
+    """The connection was answered and ended by then; nothing may be written behind that, nor into the log."""
+    command = running.bounded(free_failures=0, failures_per_second=0.1)
+    head = f"POST /log-request/quiet/{'x' * 30}?timeout=1s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with running.serve({"AUDIT_CLUSTERS_DIR": str(directory)}, command=command) as server:
+        with server.socket() as raw:
+            raw.sendall(head.encode() + b"2\r\n{}\r\n")
+            running.wait_for(lambda: server.metrics()[SLOWED] == 1)
+            raw.sendall(b"no chunk\r\n")
+            answers = b""
+            while part := raw.recv(65536):
+                answers += part
+            assert answers.startswith(b"HTTP/1.1 400 ")
+            assert answers.count(b"HTTP/1.1 ") == 1
+            # A refusal that begins to wait now is answered after the first one.
+            assert server.post(review(), f"/log-request/quiet/{'x' * 30}?timeout=1s").status == 404
+        assert [line["severity"] for line in server.log()] == ["INFO"]
+
+
 def test_no_more_refusals_wait_than_may(directory):
     """Those beyond are answered at once: holding connections is no way to use them up."""
     bounds = {"free_failures": 0, "failures_per_second": 0.1, "refusals_held": 2}

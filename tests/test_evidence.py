@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import json
 import os
+import pathlib
 import shutil
 import signal
 import stat
@@ -20,8 +21,11 @@ from running import review
 from sealed import KEY, NEW_KEY, SealedJournal, directories, line, verified, wrong
 
 from function.evidence.anchors import Anchors, TreeHead, read_anchors
+from function.forwarding.sealed import CheckpointReader, is_through
 from function.forwarding.witnesses import WitnessWorker
+from function.forwarding.worker import Channel
 from function.journal import DeadlinePassed, Entry, Journal, StdoutWriter
+from function.journal.files import Files
 from function.record import reading
 from function.record.checkpoint_record import checkpoint_record
 from function.transparency import checkpoint as checkpoints
@@ -416,6 +420,44 @@ def test_a_checkpoint_as_a_record():
     assert first.id == again.id, "copies are told by their id"
     assert (first.verb, first.user, first.is_event) == ("checkpoint", "", True)
     assert first.object.resource == ""
+
+
+def test_no_checkpoint_is_passed_over_however_little_is_read_at_a_time(tmp_path):
+    """A sink that was down for hours: a batch ends within a file of checkpoints, wherever that is."""
+    journal = SealedJournal(tmp_path / "journal")
+    for number in range(40):
+        journal.store(line(number))
+    journal.close()
+    (directory,) = directories(tmp_path / "journal")
+    files = sorted(pathlib.Path(directory).glob("*.checkpoints"))
+    written = [one for file in files for one in checkpoints.split(file.read_bytes())[0]]
+    for size in range(1024, 4000, 61):
+        channel = Channel(directory, str(tmp_path), "sink", Files(), CheckpointReader)
+        found = []
+        while not is_through(Files(), directory, channel.position.segment, channel.position.offset):
+            channel.fill(size)
+            assert channel.lines, (size, len(found))
+            while channel.lines:
+                found.append(channel.take())
+            channel.position = found[-1].end()
+        assert [reading.read(one.data)._notes.checkpoint.encode() for one in found] == written, size
+
+
+def test_a_checkpoint_that_is_damaged_stops_nobody(tmp_path):
+    """No sink, and no witness's thread: it is `verify` that says so."""
+    journal = SealedJournal(tmp_path / "journal")
+    journal.store(line(1))
+    journal.close()
+    (directory,) = directories(tmp_path / "journal")
+    (name,) = (name for name in os.listdir(directory) if name.endswith(".checkpoints"))
+    content = pathlib.Path(directory, name).read_bytes()
+    pathlib.Path(directory, name).write_bytes(content.replace(b"\n1\n", b"\n\xff\n"))
+    channel = Channel(directory, str(tmp_path), "sink", Files(), CheckpointReader)
+    channel.fill(1 << 20)
+    assert len(channel.lines) == content.count(b"\n\n")
+    assert reading.read(channel.lines[0].data).verb == "checkpoint"
+    witness = SignerKey("w.example", bytes(range(7, 39)), KeyType.COSIGNATURE)
+    assert WitnessWorker("http://127.0.0.1:9", str(witness.verifier)).is_through(directory)
 
 
 # -- a witness ------------------------------------------------------------------------------------------------------

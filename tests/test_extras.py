@@ -10,6 +10,7 @@ import tomllib
 import pytest
 import running
 from running import review
+from sealed import KEY
 
 from function.forwarding import sinks
 from function.forwarding.sinks import SINKS
@@ -150,6 +151,16 @@ def test_the_archive_whose_extra_is_missing_is_refused_with_the_install_line(cor
     assert code == 2
     assert module in err
     assert "pip install '.[archive]'" in err
+    assert "Traceback" not in err
+
+
+def test_a_seal_whose_extra_is_missing_is_refused_with_the_install_line(core, tmp_path):
+    start, environment = core
+    (tmp_path / "seal.key").write_text(KEY.text())
+    asked = {"AUDIT_SEAL_KEY_FILE": str(tmp_path / "seal.key"), "AUDIT_JOURNAL_DIR": str(tmp_path / "journal")}
+    code, _, err = running.run([*start, "-m", "function", "serve"], environment | asked)
+    assert code == 2
+    assert "pip install '.[transparency]'" in err
     assert "Traceback" not in err
 
 

@@ -11,6 +11,7 @@ import time
 
 import pytest
 import running
+import sealed
 from backends import (
     line_for,
     number_of,
@@ -23,6 +24,7 @@ from faults import Counted
 from sinks import KINDS
 
 from function.forwarding.backoff import JITTER, Backoff, Pace
+from function.forwarding.closed_segments import ClosedSegments
 from function.forwarding.forwarder import Forwarder
 from function.forwarding.lease import Lease
 from function.forwarding.rejected import RejectedFile
@@ -326,6 +328,33 @@ def test_a_new_sink_gets_what_is_still_there_and_an_old_one_is_forgotten(tmp_pat
     assert sorted(os.listdir(state)) == ["lease", "script.json"]
 
 
+def test_what_is_left_on_a_volume_that_cannot_be_read_is_not_nothing(tmp_path, caplog):
+    """And no traceback ends the forwarder while it drains."""
+
+    class Stale(Files):
+        def names(self, path):
+            raise OSError(errno.ESTALE, "Stale file handle", path)
+
+        entries = names
+
+    written = sealed.SealedJournal(tmp_path / "journal")
+    written.store(sealed.line(1))
+    written.close()
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    closed = ClosedSegments(str(tmp_path / "journal"), url=f"file://{bucket}", cluster="", compresses=False)
+    forwarder = Forwarder(str(tmp_path / "journal"), [Script()], batch_seconds=0, everything=True, closed=closed)
+    forwarder.start()
+    forwarder.stop(5)
+    forwarder.tick()
+    forwarder._files = closed._files = Stale()
+    forwarder.tick()
+    assert forwarder.segments_left() == 1
+    assert forwarder.has_checkpoints_left()
+    assert "Stale file handle" in caplog.text
+    forwarder.stop(5)
+
+
 # -- rejected -------------------------------------------------------------------------------------------------------
 
 
@@ -356,6 +385,38 @@ def test_a_torn_entry_of_a_killed_forwarder_is_cut_off(tmp_path):
         torn.write(b'{"rejected":"2026')
     file.add(review_line(2), "uid-00000002", "because")
     assert [entry["id"] for entry in rejected(tmp_path)] == ["uid-00000001", "uid-00000002"]
+
+
+def test_a_torn_entry_may_be_large(tmp_path):
+    file = RejectedFile(str(tmp_path), "script")
+    file.add(review_line(1), "uid-00000001", "because")
+    with open(file.path, "ab") as torn:
+        torn.write(b'{"rejected":"' + b"x" * (3 << 20))
+    file.add(review_line(2), "uid-00000002", "because")
+    assert [entry["id"] for entry in rejected(tmp_path)] == ["uid-00000001", "uid-00000002"]
+
+
+def test_what_had_to_go_is_counted_though_the_next_cannot_be_written(tmp_path):
+    class Failing(Files):
+        fails = False
+
+        def datasync(self, fd):
+            if self.fails:
+                raise OSError(errno.EIO, "Input/output error")
+            super().datasync(fd)
+
+    files = Failing()
+    file = RejectedFile(str(tmp_path), "script", bytes_max=8000, files=files)
+    lost = added = 0
+    for number in range(40):
+        files.fails = True
+        with pytest.raises(OSError, match="Input"):
+            file.add(review_line(number), f"uid-{number:08d}", "because")
+        files.fails = False
+        lost += file.add(review_line(number), f"uid-{number:08d}", "because")
+        added += 1
+    kept = sum(path.read_bytes().count(b"\n") for path in (tmp_path / "rejected").glob("*.ndjson"))
+    assert added - kept == lost > 0
 
 
 def test_what_cannot_be_set_aside_is_kept_and_tried_again(tmp_path, caplog):
@@ -405,12 +466,34 @@ def test_a_lease_of_another_machine_is_waited_for(tmp_path):
     mine.release()
 
 
+def test_a_lease_from_the_future_is_nobodys(tmp_path):
+    """Its holder's clock was ahead, and it was killed: nobody must wait until that time has come."""
+    (tmp_path / "lease").write_text("another-machine 17 abcdef")
+    age(tmp_path / "lease", -86400)
+    mine = Lease(str(tmp_path))
+    assert mine.take()
+    mine.release()
+
+
 def test_a_lease_that_another_took_is_noticed(tmp_path):
     mine = Lease(str(tmp_path))
     assert mine.take()
     (tmp_path / "lease").write_text("another-machine 17 abcdef")
     mine._renewed -= 60
     assert not mine.renew()
+
+
+def test_a_directory_that_another_took_is_given_up_though_it_cannot_be_counted(tmp_path):
+    """A compressed segment in it is broken."""
+    directory = pathlib.Path(write_journal(tmp_path, reviews(3), close=False))
+    with forwarding(tmp_path, Script()) as forwarder:
+        settle(forwarder)
+        (mine,) = forwarder._directories.values()
+        (directory / "audit-00000000000000000009.ndjson.zst").write_bytes(b"no zstd")
+        (tmp_path / "forwarding" / directory.name / "lease").write_text("another-machine 17 abcdef")
+        mine.lease._renewed -= 60
+        forwarder.tick()
+        assert not forwarder._directories
 
 
 class Lockless(Files):
@@ -465,6 +548,35 @@ def test_two_forwarders_share_a_volume_and_no_directory(tmp_path):
         settle_after = time.monotonic()
         running.wait_for(lambda: second.tick() or len(other.numbers()) == 20)
         assert time.monotonic() - settle_after < 5 + running.BUSY_SECONDS
+
+
+def test_a_directory_that_cannot_be_worked_on_does_not_stop_the_others(tmp_path, caplog):
+    """What is kept about it is another user's, or no directory."""
+    for number in range(3):
+        write_journal(tmp_path, reviews(5, 5 * number))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    (tmp_path / "forwarding").mkdir()
+    for name in names[:2]:
+        (tmp_path / "forwarding" / name).write_text("in the way")
+    sink = Script()
+    with forwarding(tmp_path, sink) as forwarder:
+        running.wait_for(lambda: forwarder.tick() or len(sink.numbers()) == 5)
+        assert forwarder.elsewhere == 2
+        assert names[0] in caplog.text
+        for name in names[:2]:
+            (tmp_path / "forwarding" / name).unlink()
+        running.wait_for(lambda: forwarder.tick() or len(sink.numbers()) == 15)
+        assert forwarder.elsewhere == 0
+
+
+def test_states_that_cannot_be_removed_cost_no_descriptors(tmp_path):
+    write_journal(tmp_path, reviews(1))
+    for number in range(3):
+        (tmp_path / "forwarding" / f"gone-20260101T000000Z-0000000{number}" / "below").mkdir(parents=True)
+    with forwarding(tmp_path, Script()) as forwarder:
+        before = len(os.listdir("/dev/fd"))
+        forwarder._remove_old_states()
+        assert len(os.listdir("/dev/fd")) <= before
 
 
 def test_dead_writers_directories_are_adopted_and_living_ones_left_to_their_own(tmp_path):

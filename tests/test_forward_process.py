@@ -178,6 +178,21 @@ def test_a_sink_that_stays_down_costs_bounded_disk_and_what_had_to_go_is_counted
 # -- by itself ------------------------------------------------------------------------------------------------------
 
 
+def test_once_forwards_all_to_one_sink_though_another_cannot_work(tmp_path):
+    """Sinks are independent: exit code 1, and what the other one could have is there."""
+    write_journal(tmp_path / "journal", [review_line(number) for number in range(500)])
+    (tmp_path / "ca.pem").write_text("no certificate")
+    more = {"AUDIT_OTLP_URL": "https://127.0.0.1:9", "AUDIT_OTLP_CA_FILE": str(tmp_path / "ca.pem")}
+    with running_backend(CloudEvents) as backend:
+        environ = settings_for("cloudevents", backend, tmp_path / "journal", **more)
+        environ["AUDIT_FORWARD_TO"] = "otlp,cloudevents"
+        code, out, err = running.run([*FORWARD, "--once"], environ)
+        assert code == 1
+        assert "otlp: 0 forwarded, 0 rejected, 0 truncated, 0 retried, 500 left" in out
+        assert len(backend.received) == 500
+        assert "the CA certificates cannot be used" in err
+
+
 def test_once_forwards_everything_with_a_progress_bar_on_a_terminal(tmp_path):
     """Living writers' directories too; then it ends."""
     write_journal(tmp_path, [review_line(number) for number in range(300)], host="some-pod", close=False)

@@ -366,6 +366,27 @@ def test_google_cloud_logging_without_credentials_says_what_to_do(monkeypatch, t
     assert "GOOGLE_APPLICATION_CREDENTIALS" in caught.value.hint
 
 
+def test_credentials_that_cannot_be_used_are_named(tmp_path, monkeypatch):
+    """Not those that are not set: and nothing of what is in the file."""
+    file = tmp_path / "key.json"
+    file.write_text('{"type": "service_account", "private_key": "not shown"')
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    environ = {"AUDIT_FORWARD_TO": "google-cloud-logging", "AUDIT_GOOGLE_CLOUD_LOGGING_PROJECT": "my-project"}
+    (sink,) = make_sinks(load({"AUDIT_JOURNAL_DIR": str(tmp_path)} | environ).forwarding)
+    with pytest.raises(SinkError, match=str(file)) as caught:
+        sink.open()
+    assert "not shown" not in str(caught.value)
+
+
+def test_a_bulk_answer_with_an_empty_item_is_no_answer():
+    with running_backend(KINDS["elasticsearch"]) as backend:
+        sink = sink_to("elasticsearch", backend)
+        backend.answer = (200, {}, b'{"errors":true,"items":[{}]}')
+        (outcome,) = send(sink, line_for("elasticsearch", 1))
+        assert isinstance(outcome, Retry)
+        sink.close()
+
+
 # -- TLS ------------------------------------------------------------------------------------------------------------
 
 
@@ -465,6 +486,7 @@ KNATIVE = {"AUDIT_FORWARD_TO": "cloudevents", "K_SINK": "http://x"}
         ({"AUDIT_WEBHOOK_URL": "http://x:port/"}, {"AUDIT_WEBHOOK_URL"}),
         (KNATIVE | {"K_CE_OVERRIDES": '{"extensions":{"Not-A-Name":"x"}}'}, {"K_CE_OVERRIDES"}),
         (KNATIVE | {"K_CE_OVERRIDES": "{"}, {"K_CE_OVERRIDES"}),
+        (KNATIVE | {"K_CE_OVERRIDES": '{"extensions":{"specversion":"7"}}'}, {"K_CE_OVERRIDES"}),
         ({"AUDIT_GOOGLE_CLOUD_LOGGING_RECORD_BYTES_MAX": "300KB"}, {"AUDIT_GOOGLE_CLOUD_LOGGING_RECORD_BYTES_MAX"}),
         ({"AUDIT_ELASTICSEARCH_INDEX": "Upper"}, {"AUDIT_ELASTICSEARCH_INDEX"}),
     ],

@@ -239,9 +239,11 @@ def test_functions_framework_has_the_bounds_of_serve():
         assert samples['kube_audit_function_requests_refused_total{reason="http"}'] == 1
 
 
-def test_functions_framework_refuses_more_than_one_worker():
-    code, err = framework({"WORKERS": "2"})
+@pytest.mark.parametrize("workers", ["2", "auto"])
+def test_functions_framework_refuses_more_than_one_worker(workers):
+    code, err = framework({"WORKERS": workers})
     assert code != 0
+    assert "Traceback" not in err
     assert "WORKERS must be 1" in err
     assert "hint" in err
 

@@ -352,3 +352,97 @@ def test_a_served_journal_counts_what_is_deleted_behind_its_back():
         for number in range(8):  # the next cut wakes retention
             assert server.post(running.review(f"uid-more-{number}")).status == 200
         running.wait_for(lambda: server.metrics()[removed] == 40, 15)
+
+
+# -- what cannot be read ----------------------------------------------------------------------------------------------
+
+
+class Forbidding(Files):
+    """Another user's: what has one of ``words`` in its path cannot be listed or locked."""
+
+    def __init__(self, *words):
+        self.words = words
+
+    def entries(self, path):
+        self._check(path)
+        return super().entries(path)
+
+    def lock(self, path, *, create=False):
+        self._check(path)
+        return super().lock(path, create=create)
+
+    def _check(self, path):
+        if any(word in path for word in self.words):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+
+
+@pytest.mark.parametrize("word", ["lost+found", "theirs", LOCK])
+def test_what_another_user_has_made_does_not_keep_the_rest_from_going(tmp_path, word):
+    """The root's lost+found of a volume, and the directory or the lock of a pod that ran as somebody else."""
+    (tmp_path / "lost+found").mkdir()
+    theirs = process_directory(tmp_path, "theirs", [100])
+    ours = process_directory(tmp_path, "ours", [100] * 6)
+    word = f"{theirs.name}/{LOCK}" if word == LOCK else word
+    counted = Counted()
+    limits = Limits(segment_bytes_max=100, segment_age_max=0, journal_bytes_max=400, journal_age_max=0)
+    files = Forbidding(word)
+    Retention(str(tmp_path), limits, counted, own_directory=lambda: None, files=files).sweep()
+    assert len(list(ours.glob("audit-*"))) <= 3
+    assert counted.segments_removed >= 3
+
+
+def test_a_segment_that_cannot_be_read_does_not_keep_others_from_going(tmp_path):
+    """A compressed one that is broken (or whose library is gone), which a sink still wants: it goes too, counted."""
+    broken = process_directory(tmp_path, "broken", [], age=5000)
+    (broken / f"{segment_name(1)}.zst").write_bytes(b"this is not zstd" * 10)
+    os.utime(broken / f"{segment_name(1)}.zst", (NOW - 5000, NOW - 5000))
+    whole = process_directory(tmp_path, "whole", [100] * 4)
+    for directory in (broken, whole):
+        (tmp_path / "forwarding" / directory.name).mkdir(parents=True)
+        (tmp_path / "forwarding" / directory.name / "sink.json").write_text("{}")
+    counted, _ = sweep(tmp_path, bytes_max=300)
+    assert not list(tmp_path.glob("*/audit-*.zst"))
+    assert len(list(whole.glob("audit-*"))) == 2
+    assert counted.losses["retention"] >= 3
+
+
+def test_what_keeps_retention_from_working_is_named(tmp_path, caplog):
+    """Such as the checkpoints of a forwarder that runs as somebody else: the journal itself can be read."""
+
+    class Unlisted(Files):
+        def names(self, path):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    process_directory(tmp_path, "dead", [100])
+    retention = Retention(str(tmp_path), Limits(100, 0, 50, 0), Counted(), own_directory=lambda: None, files=Unlisted())
+    retention.start()
+    running.wait_for(lambda: f"{tmp_path}/forwarding: Permission denied" in caplog.text)
+    retention.stop()
+
+
+def test_what_a_killed_compressor_left_goes_with_its_segment(tmp_path):
+    """Or its directory stays for ever, and counts."""
+    dead = process_directory(tmp_path, "dead", [100])
+    process_directory(tmp_path, "living", [10], alive=True)
+    (dead / f"{segment_name(1)}.zst.tmp").write_bytes(b"x" * 50)
+    sweep(tmp_path, bytes_max=150)
+    assert sorted(path.name for path in dead.iterdir()) == [LOCK, REMOVED]
+
+
+def test_a_directory_that_does_not_go_costs_no_descriptors(tmp_path):
+    """Such as on NFS, where a file that is removed while it is open leaves another behind."""
+
+    class Stuck(Files):
+        def remove_directory(self, path):
+            tried.append(path)
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+
+    tried = []
+    process_directory(tmp_path, "dead", [])
+    process_directory(tmp_path, "living", [10], alive=True)
+    retention = Retention(str(tmp_path), Limits(100, 0, 0, 0), Counted(), own_directory=lambda: None, files=Stuck())
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(3):
+        retention.sweep()
+    assert len(tried) == 3
+    assert len(os.listdir("/dev/fd")) == before

@@ -251,6 +251,31 @@ def test_stdout_that_nobody_reads_is_a_failure_not_a_loss():
     assert observer.failures == ["io"]
 
 
+def test_stdout_that_was_full_for_a_while_keeps_what_comes_later_a_line_of_its_own(tmp_path):
+    """Half a line on a disk that is full; what was stored is counted, and what is stored later can be read."""
+    observer, files = Counted(), ModelFiles(2, errno.ENOSPC, short=True)
+    fd = os.open(tmp_path / "stdout", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    writer = StdoutWriter(observer, files, fd)
+    assert writer.store([b'{"n":1}\n', b'{"n":2,"x":"cut"}\n']) == 1
+    assert observer.written == 1
+    assert writer.store([b'{"n":3}\n', b'{"n":4}\n']) == 2
+    os.close(fd)
+    assert observer.written == 3
+    lines = (tmp_path / "stdout").read_bytes().splitlines()
+    assert (lines[0], lines[2:]) == (b'{"n":1}', [b'{"n":3}', b'{"n":4}'])
+
+
+def test_a_volume_that_fails_to_lock_takes_no_descriptor_with_each_try(tmp_path):
+    class Failing(Files):
+        def try_lock(self, fd):
+            raise OSError(errno.EIO, "no server")
+
+    writer = writer_on(tmp_path / "journal", Failing())
+    before = len(os.listdir("/proc/self/fd"))
+    assert [writer.store([b"{}\n"]) for _ in range(20)] == [0] * 20
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
 @given(
     st.lists(st.binary(min_size=1, max_size=40), max_size=30),
     st.integers(0, 50),

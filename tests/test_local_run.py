@@ -117,6 +117,14 @@ def test_a_taken_port_is_a_clear_error_with_the_next_step(env):
     assert "PORT=8081 ./local-run.sh" in err
 
 
+@pytest.mark.parametrize("port", ["http", "99999"])
+def test_what_is_no_port_is_a_clear_error_too(env, port):
+    code, _, err = running.run(["./local-run.sh"], env | {"PORT": port})
+    assert code == 1
+    assert f"PORT={port}: a port is a number" in err
+    assert "Traceback" not in err
+
+
 def test_an_old_python_is_refused_with_the_next_step(env, tmp_path):
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\nexit 1\n")

@@ -71,6 +71,13 @@ def test_mistakes(text, expected):
     assert any(expected in mistake for mistake in error.value.mistakes), error.value.mistakes
 
 
+@pytest.mark.parametrize("text", ["f00dfeed" * 8, "- f00dfeed", "PRIVATE+KEY+example.com/log+f00dfeed"])
+def test_a_key_mounted_in_place_of_the_rules_is_not_shown(text):
+    with pytest.raises(RulesError, match="the file: is not a mapping of apiVersion") as error:
+        load(text)
+    assert "f00dfeed" not in str(error.value)
+
+
 def test_all_mistakes_are_reported_at_once():
     text = "kind: X\nrules: [{fields: [a..b, '', 'c'], action: x}, {kinds: [a b], fields: ['a.**']}]"
     with pytest.raises(RulesError) as error:

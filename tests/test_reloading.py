@@ -1,5 +1,6 @@
 """Files read again when they change: one version at a time, bad ones refused loudly, dot entries left out."""
 
+import errno
 import logging
 import os
 import threading
@@ -7,7 +8,12 @@ import threading
 import pytest
 import running
 
+from function import startup
+from function.configuration.files import Configuration
+from function.metrics import Metrics
 from function.mounts import Reloader, Watch, directory_entries, resolve
+from function.serving.seal import Seal
+from function.transparency.keys import SignerKey
 
 
 def swap(directory, version, files):
@@ -110,6 +116,61 @@ def test_one_bad_file_does_not_keep_the_others_from_being_loaded(tmp_path):
     reloader.poll()
     assert loaded == ["b"]
     assert told[2:] == [("a", False), ("b", True)]
+
+
+def test_what_could_not_be_read_for_once_is_read_again_though_it_looks_the_same(tmp_path):
+    """No descriptor was left, or a right was missing: neither changes the file."""
+    path = tmp_path / "f"
+    path.write_text("old")
+    loaded, told, errors = [], Outcomes(), [OSError(errno.EMFILE, "no descriptor"), PermissionError(errno.EACCES, "")]
+
+    def load():
+        if errors:
+            raise errors.pop()
+        loaded.append(path.read_text())
+
+    reloader = Reloader([Watch("clusters", (str(path),), load)], told, seconds=60)
+    path.write_text("newer")
+    for _ in range(4):
+        reloader.poll()
+    assert loaded == ["newer"]
+    assert told[1:] == [("clusters", False), ("clusters", False), ("clusters", True)]
+
+
+def test_what_changes_between_the_first_read_and_the_first_look_is_loaded(tmp_path):
+    """functions-framework reads at its start, and opens with the first request: hours may lie between."""
+    key = tmp_path / "redaction.key"
+    key.write_text("k" * 16)
+    (tmp_path / "clusters").mkdir()
+    (tmp_path / "clusters" / "prod").write_text("a" * 26)
+    policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: %s}]\n"
+    (tmp_path / "policy.yaml").write_text(policy % "Request")
+    (tmp_path / "redaction.yaml").write_text("apiVersion: kube-audit-function/v1\nkind: Redaction\nrules: []\n")
+    old, new = (SignerKey(f"example.com/{name}", bytes(32)).text() for name in ("old", "new"))
+    (tmp_path / "seal.key").write_text(old)
+    env = {
+        "AUDIT_POLICY_FILE": str(tmp_path / "policy.yaml"),
+        "AUDIT_REDACTION_FILE": str(tmp_path / "redaction.yaml"),
+        "AUDIT_REDACTION_KEY_FILE": str(key),
+        "AUDIT_CLUSTERS_DIR": str(tmp_path / "clusters"),
+        "AUDIT_SEAL_KEY_FILE": str(tmp_path / "seal.key"),
+    }
+    settings = startup.load(env)
+    configuration = Configuration(settings.recording)
+    seal = Seal(settings.seal, "", Metrics())
+    (tmp_path / "policy.yaml").write_text(policy % "Metadata")
+    key.write_text("another key, longer")
+    (tmp_path / "clusters" / "staging").write_text("b" * 26)
+    (tmp_path / "seal.key").write_text(new)
+    told = Outcomes()
+    reloader = Reloader([*configuration.watches(lambda _: None), seal.watch()], told, seconds=60)
+    del told[:]
+    reloader.poll()
+    assert told == [("policy", True), ("redaction", True), ("clusters", True), ("seal_key", True)]
+    assert configuration.snapshot.clusters.names == ["prod", "staging"]
+    assert "example.com/new" in seal.names()
+    reloader.poll()
+    assert len(told) == 4
 
 
 def test_a_mounted_volume_is_seen_to_change_by_its_symbolic_link(tmp_path):

@@ -232,6 +232,30 @@ def test_service_links_of_the_kubelet_are_no_mistakes(name, value):
     assert load({name: value}) == load({})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AUDIT_ARCHIVE_URL", "s3://AKIA:f00dfeed@bucket/prefix"),
+        ("AUDIT_ARCHIVE_URL", "az://container/prefix?sig=f00dfeed"),
+        ("AUDIT_SEAL_WITNESSES", "https://user:f00dfeed@witness.example example.com/w+1a2b3c4d+BAwQ"),
+        ("AUDIT_SEAL_KEY_FILE", "PRIVATE+KEY+example.com/log+1a2b3c4d+f00dfeed"),
+        ("AUDIT_REDACTION_KEY_FILE", "f00dfeed" * 4),
+    ],
+)
+def test_a_value_that_may_hold_a_secret_is_not_shown(name, value):
+    """Credentials in a URL; a key where the name of its file belongs."""
+    found = mistakes(**{name: value})
+    assert set(found) == {name}
+    assert "f00dfeed" not in str(found[name])
+    code, out, err = running.run(COMMAND, {name: value})
+    assert code == 1
+    assert "f00dfeed" not in out + err
+
+
+def test_a_file_that_is_not_there_is_shown():
+    assert "'/nowhere/tls.key'" in str(mistakes(AUDIT_TLS_KEY_FILE="/nowhere/tls.key")["AUDIT_TLS_KEY_FILE"])
+
+
 def test_contradictions():
     assert set(mistakes(AUDIT_TLS_KEY_FILE=__file__)) == {"AUDIT_TLS_CERT_FILE"}
     directory = str(running.ROOT)

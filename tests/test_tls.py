@@ -12,6 +12,7 @@ import pytest
 import running
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from running import JSON, review
 
 from function.serving import tls
@@ -262,6 +263,22 @@ def test_not_after_of_certificates_made_by_openssl(tmp_path):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(tls.CertificateError, match=r"missing\.crt"):
         tls.load_certificate(tls.server_context(lambda: None), str(tmp_path / "missing.crt"), str(tmp_path / "x"))
+
+
+def test_a_key_that_is_not_there_is_named_and_not_its_certificate(authority, tmp_path):
+    write(authority.issue_cert("localhost"), tmp_path)
+    with pytest.raises(tls.CertificateError, match=r"missing\.key: No such file"):
+        tls.load_certificate(tls.server_context(lambda: None), str(tmp_path / "tls.crt"), str(tmp_path / "missing.key"))
+
+
+def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(authority, tmp_path):
+    """OpenSSL would ask on the terminal, and wait; a reload would wait for ever."""
+    write(authority.issue_cert("localhost"), tmp_path)
+    key = serialization.load_pem_private_key((tmp_path / "tls.key").read_bytes(), None)
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (tmp_path / "tls.key").write_bytes(key.private_bytes(pem, form, serialization.BestAvailableEncryption(b"guess")))
+    with pytest.raises(tls.CertificateError, match=r"tls\.key needs a passphrase"):
+        tls.load_certificate(tls.server_context(lambda: None), str(tmp_path / "tls.crt"), str(tmp_path / "tls.key"))
 
 
 def test_python_has_not_lost_the_hook_that_reports_handshakes():

@@ -1,6 +1,7 @@
 """What keeps long work, long bodies and free memory from harming others, each by itself."""
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import random
@@ -187,3 +188,76 @@ def test_free_memory_goes_back_to_the_system():
     status, out, err = running.run([sys.executable, "-c", code])
     assert status == 0, err
     assert int(out) > 100 << 20
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_a_connection_whose_answers_nobody_takes_ends_though_it_was_told_to_close(close):
+    """To close waits until all is sent, and that can be for ever; the clock is the test's."""
+
+    class Long:
+        def begin(self, head, length, caller):
+            caller.transport.set_write_buffer_limits(1 << 30)  # as if all but a little of it had been taken
+            caller.answer(200, b"x" * (16 << 20), close=close)
+            answered.set()
+
+    cut, answered = [], asyncio.Event()
+    kept_seconds = Bounds().linger_seconds if close else Bounds().keep_alive_seconds
+
+    async def main():
+        connections = Connections(10, lambda: cut.append(1))
+
+        def new_connection():
+            connection = Connection(Long(), Bounds(), connections, lambda _: None)
+            connections.add(connection)
+            return connection
+
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(new_connection, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as raw:
+            raw.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await answered.wait()
+            for now in (0, kept_seconds + 1, kept_seconds + 2):
+                connections.sweep(now)
+                await asyncio.sleep(0)
+            assert (len(connections), cut) == (1, [])
+            connections.sweep(kept_seconds + Bounds().finish_seconds + 1)
+            assert (len(connections), cut) == (0, [1])
+        server.close()
+
+    uvloop.run(main())
+
+
+def test_where_every_connection_is_busy_a_newcomer_ends_also_where_the_host_accepts_it():
+    """functions-framework's server makes the connection before it has a transport: there is nothing to abort yet."""
+
+    class Slow:
+        def begin(self, head, length, caller):
+            """Answer later."""
+            begun.set()
+
+    cut, made, begun = [], [], asyncio.Event()
+
+    async def main():
+        connections = Connections(1, lambda: cut.append(1))
+
+        def new_connection():
+            connection = Connection(Slow(), Bounds(), connections, lambda _: None)
+            connections.add(connection)
+            made.append(connection)
+            return connection
+
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(new_connection, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        _, busy = await asyncio.open_connection(*address)
+        busy.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await begun.wait()
+        reader, newcomer = await asyncio.open_connection(*address)
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 20) == b""
+        assert (len(connections), len(cut), made[0].transport.is_closing()) == (1, 1, False)
+        for writer in (busy, newcomer):
+            writer.close()
+        server.close()
+
+    uvloop.run(main())

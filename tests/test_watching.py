@@ -192,6 +192,17 @@ def test_the_token_of_our_url_is_not_written_but_its_change_shows(api, tmp_path)
     assert '"changes":[{"op":"replace","path":"/webhooks/0/clientConfig/url"' in text
 
 
+def test_a_digest_key_is_any_bytes_as_everywhere_and_a_short_one_is_named_by_its_setting(api, tmp_path):
+    key = tmp_path / "redaction.key"
+    key.write_bytes(bytes(range(128, 160)))
+    code, _, err = once(api, tmp_path / "journal", AUDIT_REDACTION_KEY_FILE=str(key))
+    assert code == 1, err  # it has looked: our webhook is missing
+    key.write_bytes(b"short")
+    code, _, err = once(api, tmp_path / "journal", AUDIT_REDACTION_KEY_FILE=str(key))
+    assert code == 2
+    assert "AUDIT_REDACTION_KEY_FILE: the digest key has 5 bytes" in err
+
+
 def test_rules_of_the_operator_are_obeyed(api, tmp_path):
     rules = tmp_path / "redaction.yaml"
     rules.write_text(

@@ -31,6 +31,8 @@ UNNAMED = "_unnamed"
 HOUR_NS = 3600 * 10**9
 # No archived segment is older than this when it is closed: the settings see to it.
 SEGMENT_AGE_MAX_NS = 24 * HOUR_NS
+# Records are written in another order than their reviews were received, by less than this: no review takes so long.
+DISORDER_NS = 60 * 10**9
 
 _OBJECT = re.compile(
     r"cluster=([^/]+)/date=(\d{4}-\d\d-\d\d)/hour=(\d\d)/"
@@ -85,7 +87,7 @@ def prefixes(clusters: Sequence[str], since_ns: int, until_ns: int) -> Iterator[
         if not since_ns:
             yield f"cluster={cluster}"
             continue
-        day, last = _hour(since_ns - SEGMENT_AGE_MAX_NS).date(), _hour(until_ns).date()
+        day, last = _hour(since_ns - DISORDER_NS - SEGMENT_AGE_MAX_NS).date(), _hour(until_ns + DISORDER_NS).date()
         while day <= last:
             yield f"cluster={cluster}/date={day:%Y-%m-%d}"
             day += dt.timedelta(days=1)
@@ -94,8 +96,10 @@ def prefixes(clusters: Sequence[str], since_ns: int, until_ns: int) -> Iterator[
 def between(found: Iterable[Archived], since_ns: int, until_ns: int) -> list[Archived]:
     """Return those that may hold records from ``since_ns`` to ``until_ns``.
 
-    Of what began up to a day before, in each directory, the last one: a segment ends before the next begins.
+    Of what began up to a day before, in each directory, the last one: a segment ends before the next begins, but for
+    the minute that records may be out of order.
     """
+    since_ns, until_ns = since_ns - DISORDER_NS, until_ns + DISORDER_NS
     wanted: list[Archived] = []
     earlier: dict[tuple[str, str], list[Archived]] = {}
     for one in found:

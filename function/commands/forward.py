@@ -150,7 +150,8 @@ def _once(forwarder: Forwarder, *, as_json: bool) -> int:
         most = max(most, left)
         progress.show(most - left, most)
         is_done = not (left or segments) and forwarder.is_counted() and not forwarder.has_checkpoints_left()
-        if forwarder.failure() or ending.asked.is_set() or is_done:
+        is_over = forwarder.failure() and not forwarder.can_go_on()
+        if is_over or ending.asked.is_set() or is_done:
             break
         ending.asked.wait(QUICK_TICK_SECONDS)
     forwarder.stop(STOP_SECONDS)

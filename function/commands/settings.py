@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from ..configuration.settings import Setting, SettingsError
+from ..configuration.settings import Setting, SettingsError, is_hidden
 from ..startup import every_setting, load
 from .command_line import PROGRAM, Parser, say, write_table
 
@@ -64,7 +64,7 @@ def _object(setting: Setting) -> dict[str, str]:
 
 def _shown(setting: Setting) -> str:
     value = os.environ.get(setting.name) or setting.default
-    return "(not shown)" if setting.secret and value else value
+    return "(not shown)" if value and is_hidden(setting, value) else value
 
 
 def markdown() -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from .. import policy, redaction
 from ..clusters import tokens
-from ..mounts import Watch, directory_entries, resolve
+from ..mounts import Watch, directory_entries, resolve, signature
 from ..record import Format
 from ..record.event_format import EventFormat
 from ..record.review_format import ReviewFormat
@@ -53,7 +53,11 @@ class Configuration:
 
     def __init__(self, settings: RecordingSettings) -> None:
         self._settings = settings
+        # Before anything is read: a host may watch long after that, and what has changed by then is news.
+        self._seen = {config: signature(paths) for config, paths in self._watched().items()}
         self._policy = _at_start("AUDIT_POLICY_FILE", "docs/policy.md", self._load_policy)
+        built_in = redaction.default_rules()
+        _at_start("AUDIT_REDACTION_KEY_FILE", "docs/redaction.md", lambda: self._redactor_of(built_in))
         self._redactor = _at_start("AUDIT_REDACTION_FILE", "docs/redaction.md", self._load_redactor)
         self._clusters: tokens.Clusters | None = None
         self._clusters = _at_start("AUDIT_CLUSTERS_DIR", "docs/multi-cluster.md", self._load_clusters)
@@ -92,19 +96,31 @@ class Configuration:
             changed(self.snapshot)
 
         self._warn_of_strays()  # not before: now the log is set up
+        loads = {
+            "policy": load_policy,
+            "redaction": load_redactor,
+            "clusters": load_clusters,
+            "clusters_policy": load_policies,
+            "clusters_redaction": load_redactors,
+        }
+        watched = self._watched()
+        return [Watch(config, paths, loads[config], self._seen[config]) for config, paths in watched.items()]
+
+    def _watched(self) -> dict[str, tuple[str, ...]]:
+        """Return the paths that are named, by what they configure."""
         settings = self._settings
-        candidates = [
-            Watch("policy", (settings.policy_file,), load_policy),
-            Watch("redaction", (settings.redaction_file, settings.redaction_key_file), load_redactor),
-            Watch("clusters", (settings.clusters_dir,), load_clusters),
-            Watch("clusters_policy", (settings.clusters_policy_dir,), load_policies),
-            Watch("clusters_redaction", (settings.clusters_redaction_dir, settings.redaction_key_file), load_redactors),
-        ]
+        candidates = {
+            "policy": (settings.policy_file,),
+            "redaction": (settings.redaction_file, settings.redaction_key_file),
+            "clusters": (settings.clusters_dir,),
+            "clusters_policy": (settings.clusters_policy_dir,),
+            "clusters_redaction": (settings.clusters_redaction_dir, settings.redaction_key_file),
+        }
         # A key alone is watched for the common redaction; a directory's first path is the directory.
         if not settings.clusters_redaction_dir:
-            candidates.pop()
-        named = [watch._replace(paths=tuple(filter(None, watch.paths))) for watch in candidates]
-        return [watch for watch in named if watch.paths]
+            del candidates["clusters_redaction"]
+        named = {config: tuple(filter(None, paths)) for config, paths in candidates.items()}
+        return {config: paths for config, paths in named.items() if paths}
 
     def _load_policy(self) -> policy.Policy:
         if not self._settings.policy_file:

@@ -49,6 +49,7 @@ __all__ = [
     "Values",
     "every",
     "filled",
+    "is_hidden",
     "load",
 ]
 
@@ -247,8 +248,24 @@ def _parsed(settings: Iterable[Setting], environ: Mapping[str, str]) -> tuple[di
             values[setting.name] = setting.parse(text)
         except ValueError as error:
             values[setting.name] = setting.parse(setting.default)
-            mistakes.append(Mistake(setting.name, "" if setting.secret else text, str(error), setting.hint))
+            shown = "" if is_hidden(setting, text) else text
+            mistakes.append(Mistake(setting.name, shown, str(error), setting.hint))
     return values, mistakes
+
+
+def is_hidden(setting: Setting, text: str) -> bool:
+    """Return whether a value is not to be shown.
+
+    That is a secret one, and one that cannot be used and has credentials in its URL, or is a key where the name of its
+    file belongs.
+    """
+    try:
+        setting.parse(text)
+    except ValueError:
+        in_url = "://" in text and ("@" in text or "?" in text)
+        is_key = setting.name.endswith("KEY_FILE") and not text.startswith(("/", "./", "../"))
+        return setting.secret or in_url or is_key
+    return setting.secret
 
 
 def filled(struct: type[Filled], section: str, values: Values, **more: Any) -> Filled:
@@ -301,6 +318,9 @@ def _contradictions(values: Values) -> list[Mistake]:
     if values["AUDIT_SEAL_KEY_FILE"] and values["AUDIT_JOURNAL_DIR"] == STDOUT:
         hint = "name a directory: checkpoints are written beside the journal's segments"
         found.append(Mistake("AUDIT_JOURNAL_DIR", STDOUT, "stdout cannot be sealed (AUDIT_SEAL_KEY_FILE)", hint))
+    if values["AUDIT_SEAL_KEY_FILE"] and not _is_installed("cryptography"):
+        hint = "pip install '.[transparency]' in the clone; the image and requirements.txt have it"
+        found.append(Mistake("AUDIT_SEAL_KEY_FILE", "", "needs what is not installed (cryptography)", hint))
     if values["AUDIT_SEAL_WITNESSES"] and not values["AUDIT_SEAL_KEY_FILE"]:
         hint = "set AUDIT_SEAL_KEY_FILE as well: witnesses cosign checkpoints, and without a key there are none"
         found.append(Mistake("AUDIT_SEAL_WITNESSES", "", "there is nothing to cosign", hint))

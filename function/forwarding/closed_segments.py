@@ -16,7 +16,7 @@ from ..archive.bucket import Bucket, BucketError, open_bucket
 from ..journal import checkpoints
 from ..journal.checkpoints import ARCHIVE, START, Position, first_unconfirmed
 from ..journal.content import compress, content_status, holds_a_line, is_compressed, plain_path
-from ..journal.evidence import is_sealed, statement_name
+from ..journal.evidence import ADOPTION, is_sealed, statement_name
 from ..journal.files import Files
 from ..journal.segments import ProcessDirectory, Segment, is_alive, scan
 from .background import Background
@@ -30,7 +30,7 @@ POLL_SECONDS = 2.0
 DRAIN_POLL_SECONDS = 0.1
 # A tailer that only knows plain segments has so long to finish one that was closed.
 COMPRESS_AFTER_SECONDS = 60.0
-# The statement that ends a sealed segment is waited for; without one it goes alone.
+# The statement that ends a sealed segment, or its directory's adoption, is waited for; without one it goes alone.
 EVIDENCE_SECONDS = 120.0
 
 
@@ -68,6 +68,7 @@ class ClosedSegments(Background):
         self._last_success = 0.0
         self.failed: BucketError | None = None  # why nothing can be archived before somebody has done something
         self._left: dict[str, list[Segment]] = {}
+        self._dead: dict[str, float] = {}  # since when a killed writer's directory was seen to wait for its adoption
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -133,6 +134,7 @@ class ClosedSegments(Background):
         except FileNotFoundError:
             return  # no record yet
         self._left = {one.path: self._unarchived(one) for one in found} if self._url else {}
+        self._dead = {path: since for path, since in self._dead.items() if path in self._left}
         for directory in found:
             if self._url:
                 self._archive(directory)
@@ -220,15 +222,17 @@ class ClosedSegments(Background):
     def _is_proved(self, directory: ProcessDirectory, segment: Segment) -> bool:
         """Return whether what proves the segment is there, is not to come, or was waited for."""
         names = self._files.names(directory.path)
-        is_due = not is_sealed(names) or statement_name(segment.number) in names
-        return is_due or time.time() - segment.modified > EVIDENCE_SECONDS
+        if not is_sealed(names) or statement_name(segment.number) in names or ADOPTION in names:
+            return True
+        if segment == directory.segments[-1]:  # of a writer that was killed: retention will adopt it, in a minute
+            since = self._dead.setdefault(directory.path, time.monotonic())
+            return time.monotonic() - since > EVIDENCE_SECONDS
+        return abs(time.time() - segment.modified) > EVIDENCE_SECONDS
 
     def _is_confirmed(self, segment: Segment, positions: list[Position]) -> bool:
         offset = first_unconfirmed(positions, segment.number)
         if offset is None:
             return True
-        if not offset:
-            return False
         content = content_status(self._files, segment.path).bytes
         return offset >= content or not holds_a_line(self._files, segment.path, offset)
 

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from ..journal import checkpoints
@@ -150,7 +150,8 @@ class Forwarder:
         for directory in list(self._directories.values()):
             try:
                 kept = directory.lease.renew()
-                directory.backlog.measure()
+                if kept:
+                    directory.backlog.measure()
             except FileNotFoundError:
                 continue  # the next scan sees that it is gone
             except OSError as error:
@@ -181,15 +182,23 @@ class Forwarder:
         return {worker.sink.name: self._behind(worker)[0] for worker in self._workers}
 
     def segments_left(self) -> int:
-        """Return how many closed segments are not in the archive yet."""
+        """Return how many closed segments are not in the archive yet: one, where that cannot be seen now."""
         try:
             return self._closed.left([one.path for one in self._directories.values()]) if self._closed else 0
         except FileNotFoundError:
             return 0  # no record yet
+        except OSError as error:
+            log.error("forward: cannot read %s: %s", self._journal_dir, error.strerror or error)
+            return 1
 
-    def has_checkpoints_left(self) -> bool:
-        """Return whether a sink has not settled all of the tree's checkpoints yet."""
-        return any(not self._has_checkpoints(directory) for directory in list(self._directories.values()))
+    def has_checkpoints_left(self, of: Sequence[Worker] | None = None) -> bool:
+        """Return whether a sink has not settled all of the tree's checkpoints yet, or that cannot be seen now."""
+        sinks = {worker.sink.name for worker in (self._workers if of is None else of)}
+        try:
+            return any(not self._has_checkpoints(directory, sinks) for directory in list(self._directories.values()))
+        except OSError as error:
+            log.error("forward: cannot read %s: %s", self._journal_dir, error.strerror or error)
+            return True
 
     def is_counted(self) -> bool:
         """Return whether `left` is all there is."""
@@ -199,6 +208,15 @@ class Forwarder:
         """Return why a sink, or the archive, cannot work at all."""
         failed: list[Exception | None] = [worker.failed for worker in self._workers]
         return next(filter(None, [*failed, self._closed.failed if self._closed else None]), None)
+
+    def can_go_on(self) -> bool:
+        """Return whether something is left for those that have not failed."""
+        well = [worker for worker in self._workers if not worker.failed]
+        if not self.is_counted() or any(self._behind(worker)[0] for worker in well):
+            return True
+        if self._closed and not self._closed.failed and self.segments_left():
+            return True
+        return bool(well) and self.has_checkpoints_left(well)
 
     def drain(self) -> None:
         """Send what is there, without waiting for batches to fill."""
@@ -237,10 +255,19 @@ class Forwarder:
         self._seen = {name: since for name, since in self._seen.items() if name in found}
         self.elsewhere = 0
         for name, directory in found.items():
-            if name in self._directories:
-                self._finish(self._directories[name], directory, now)
-            elif self._finished.get(name) != _signature(self._files, directory):
-                self.elsewhere += not self._take(name, directory, now)
+            try:
+                if name in self._directories:
+                    self._finish(self._directories[name], directory, now)
+                elif self._finished.get(name) != _signature(self._files, directory):
+                    self.elsewhere += not self._take(name, directory, now)
+            except FileNotFoundError:
+                continue  # retention was faster
+            except OSError as error:  # of this one: the others go on
+                self.elsewhere += name not in self._directories
+                hint = "the others go on; does this process's user own it, and its directory in forwarding?"
+                log.error(
+                    "forward: cannot work on %s: %s", directory.path, error.strerror or error, extra={"hint": hint}
+                )
 
     def _take(self, name: str, directory: ProcessDirectory, now: float) -> bool:
         """Take the directory, if it is free and for us; return whether it is ours now."""
@@ -313,10 +340,11 @@ class Forwarder:
 
     def _is_sealed_through(self, mine: _Directory) -> bool:
         """Return whether every sink has all checkpoints of the directory, and every witness has cosigned the newest."""
-        return self._has_checkpoints(mine) and all(witness.is_through(mine.path) for witness in self._witnesses)
+        sinks = {worker.sink.name for worker in self._workers}
+        return self._has_checkpoints(mine, sinks) and all(witness.is_through(mine.path) for witness in self._witnesses)
 
-    def _has_checkpoints(self, mine: _Directory) -> bool:
-        positions = [channel.position for channel in mine.sealed.values()]
+    def _has_checkpoints(self, mine: _Directory, sinks: Collection[str]) -> bool:
+        positions = [channel.position for sink, channel in mine.sealed.items() if sink in sinks]
         try:
             return all(is_through(self._files, mine.path, one.segment, one.offset) for one in positions)
         except FileNotFoundError:
@@ -345,9 +373,11 @@ class Forwarder:
             with contextlib.suppress(OSError):  # another forwarder does the same
                 lease = Lease(state, self._files)
                 if lease.take():
-                    for file in self._files.names(state):
-                        self._files.remove(os.path.join(state, file))
-                    lease.release()
+                    try:
+                        for file in self._files.names(state):
+                            self._files.remove(os.path.join(state, file))
+                    finally:
+                        lease.release()
                     self._files.remove_directory(state)
 
     # -- status -----------------------------------------------------------------------------------------

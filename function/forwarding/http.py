@@ -190,4 +190,7 @@ def _retry_after(text: str) -> float:
     if text.isascii() and text.isdigit():
         return float(text[:9])
     parsed = email.utils.parsedate_tz(text) if text else None
-    return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else 0.0
+    try:
+        return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else 0.0
+    except (ValueError, OverflowError):  # of no year that there is
+        return 0.0

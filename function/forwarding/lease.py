@@ -78,7 +78,8 @@ class Lease:
         machine = owner.partition(" ")[0]
         if not owner or (locked and machine and machine == self._machine):
             return True  # on the machine of the last owner the lock alone decides
-        return time.time() - self._files.status(fd).modified_ns / 1e9 > STALE_SECONDS
+        # A heartbeat in the future says nothing: the clock was wrong then, or is now.
+        return abs(time.time() - self._files.status(fd).modified_ns / 1e9) > STALE_SECONDS
 
     def _write(self, fd: int) -> None:
         self._files.truncate(fd, 0)

@@ -19,6 +19,8 @@ __all__ = ["BYTES_MAX", "RejectedFile"]
 # The file and its predecessor together; what is older is removed, and counted as lost.
 BYTES_MAX = 64 << 20
 
+_READ_BYTES = 1 << 20
+
 
 class RejectedFile:
     """Of one sink. Several forwarders on one volume may share it: each append is whole, under a lock."""
@@ -28,6 +30,7 @@ class RejectedFile:
         self.path = os.path.join(journal_dir, "rejected", f"by-{sink}.ndjson")
         self._older = os.path.join(journal_dir, "rejected", f"by-{sink}.old.ndjson")
         self._bytes_max = bytes_max // 2
+        self._lost = 0  # older ones that had to go, and nobody was told of
 
     def add(self, line: bytes, record_id: str, reason: str) -> int:
         """Append the record ``line`` durably; return how many older ones had to go. Raises `OSError`.
@@ -37,12 +40,13 @@ class RejectedFile:
         entry = _entry(line, record_id, reason)
         self._files.make_directories(os.path.dirname(self.path))
         with self._locked():
-            lost = self._make_room(len(entry))
+            self._lost += self._make_room(len(entry))
             fd = self._files.open_shared(self.path)
             try:
                 self._append(fd, entry)
             finally:
                 self._files.close(fd)
+        lost, self._lost = self._lost, 0
         return lost
 
     @contextlib.contextmanager
@@ -72,8 +76,7 @@ class RejectedFile:
         """Write ``entry`` behind the last whole line. Raises `OSError`, and leaves whole lines then too."""
         size = self._files.status(fd).bytes
         if size and self._files.read(fd, 1, size - 1) != b"\n":  # a killed forwarder's: it will add the record again
-            tail = self._files.read(fd, min(size, 1 << 20), max(0, size - (1 << 20)))
-            size -= len(tail) - (tail.rfind(b"\n") + 1)
+            size = self._end_of_lines(fd, size)
             self._files.truncate(fd, size)
         try:
             write_all(self._files, fd, entry)
@@ -82,6 +85,15 @@ class RejectedFile:
             with contextlib.suppress(OSError):
                 self._files.truncate(fd, size)
             raise
+
+    def _end_of_lines(self, fd: int, size: int) -> int:
+        """Return where the last whole line ends before ``size``."""
+        while size:
+            start = max(0, size - _READ_BYTES)
+            if end := self._files.read(fd, size - start, start).rfind(b"\n") + 1:
+                return start + end
+            size = start
+        return 0
 
 
 def _entry(line: bytes, record_id: str, reason: str) -> bytes:

@@ -31,11 +31,20 @@ class CheckpointReader(Reader):
     def _stands(self, size: int) -> bool:
         return size >= self._offset  # a checkpoint that was written is never cut back
 
+    def _block(self, fd: int, size_max: int, size: int) -> bytes:
+        """Return bytes that hold a whole note, where there is one: as many as wanted, or one larger note."""
+        wanted = size_max
+        while True:
+            data = super()._block(fd, wanted, size)
+            if wanted >= size - self._offset or _notes(data):
+                return data
+            wanted *= 4
+
     def _split(self, data: bytes) -> list[Line]:
         lines = []
         while data.startswith(_DASH):  # the signature of a second key: the note went with the first one's
             _, _, data = self._skipped(data)
-        for note in checkpoints.split(data)[0]:
+        for note in _notes(data):
             self._offset += len(note)
             self._lines += 1
             record = checkpoint_record(note, now_ns=time.time_ns())
@@ -46,6 +55,13 @@ class CheckpointReader(Reader):
         parts = data.partition(b"\n")
         self._offset += len(parts[0]) + len(parts[1])
         return parts
+
+
+def _notes(data: bytes) -> list[bytes]:
+    """Return the whole notes in ``data``, which may begin with signatures of the one before."""
+    while data.startswith(_DASH):
+        _, _, data = data.partition(b"\n")
+    return checkpoints.split(data)[0]
 
 
 def is_through(files: Files, directory: str, number: int, offset: int) -> bool:

@@ -74,7 +74,10 @@ class WitnessWorker:
 
     def is_through(self, directory: str) -> bool:
         """Return whether the newest checkpoint of ``directory`` is cosigned, or there is none."""
-        size, _ = _newest(read_evidence(self._files, directory))
+        try:
+            size, _ = _newest(read_evidence(self._files, directory))
+        except Malformed:
+            return True  # it is no checkpoint: it is not asked about
         return self._cosigned(directory) >= size
 
     # -- its thread -------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ __all__ = [
     "open_content",
     "plain_path",
     "read_content",
+    "unfinished_path",
     "whole_lines",
 ]
 
@@ -44,6 +45,11 @@ _HEADER_BYTES = 18  # the longest header of a frame (RFC 8878, 3.1.1.1)
 def plain_path(path: str) -> str:
     """Return the path that names the segment: without what says that it is compressed."""
     return path.removesuffix(COMPRESSED).removesuffix(GZIPPED)
+
+
+def unfinished_path(path: str) -> str:
+    """Return where a segment is while it is being compressed; a compressor that was killed leaves it there."""
+    return f"{plain_path(path)}{COMPRESSED}.tmp"
 
 
 def is_compressed(path: str) -> bool:
@@ -123,7 +129,7 @@ def compress(files: Files, path: str) -> int:
     Raises `OSError`.
     """
     status = files.status(path)
-    temporary = f"{path}{COMPRESSED}.tmp"
+    temporary = unfinished_path(path)
     digest = hashlib.sha256()
 
     def read() -> Iterator[bytes]:

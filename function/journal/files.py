@@ -132,10 +132,13 @@ class Files:
         On a file system without locks (some NFS mounts) the lock is a hint that everybody gets.
         """
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), FILE_MODE)
-        if self.try_lock(fd) is False:
-            os.close(fd)
-            return None
-        return fd
+        is_locked: bool | None = False
+        try:
+            is_locked = self.try_lock(fd)
+        finally:
+            if is_locked is False:
+                os.close(fd)
+        return None if is_locked is False else fd
 
     def try_lock(self, fd: int) -> bool | None:
         """Return whether the open file is locked for us now, None where its file system has no locks."""

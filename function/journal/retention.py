@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Protocol
 from . import checkpoints
 from .ages import BelievedClock
 from .checkpoints import START
-from .content import content_blocks, content_status, holds_a_line, is_compressed, plain_path, read_content
+from .content import (
+    content_blocks,
+    content_status,
+    holds_a_line,
+    is_compressed,
+    plain_path,
+    read_content,
+    unfinished_path,
+)
 from .files import Files, write_all
 from .rotation import Limits, Removal, to_remove
 from .segments import (
@@ -201,7 +209,7 @@ class Retention:
         for segment in closed:
             path = plain_path(segment.path)
             if path not in self._known:
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):  # it is gone, or broken: others must go all the same
                     self._known[path] = self._records_in(segment)
 
     def _content_bytes(self, segment: Segment) -> int:
@@ -296,21 +304,24 @@ class Retention:
         return found
 
     def _holds_a_line(self, segment: Segment, offset: int) -> bool:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             if offset < self._content_bytes(segment):
                 return holds_a_line(self._files, plain_path(segment.path), offset)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # it cannot be read now: it goes last
         return False
 
     def _remove(self, segment: Segment, unconfirmed_from: int | None) -> bool:
         """Remove ``segment``, and count as lost what no sink will see any more; return whether it is gone."""
         try:
-            lost = 0
-            if unconfirmed_from is not None:
-                blocks = content_blocks(self._files, plain_path(segment.path), unconfirmed_from)
-                lost = sum(block.count(b"\n") for block in blocks)
+            lost = 0 if unconfirmed_from is None else self._records_from(segment, unconfirmed_from)
             self._mark(segment)
             self._files.remove(segment.path)
             self._known.pop(plain_path(segment.path), None)
+            with contextlib.suppress(OSError):
+                self._files.remove(unfinished_path(segment.path))
         except FileNotFoundError:
             return True  # another replica's retention was faster, and has counted
         except OSError as error:
@@ -325,6 +336,16 @@ class Retention:
                 extra={"hint": "raise AUDIT_JOURNAL_BYTES_MAX, or see why the sink is behind"},
             )
         return True
+
+    def _records_from(self, segment: Segment, offset: int) -> int:
+        """Return how many records follow ``offset``; of one that cannot be read, what was known: one at least."""
+        path = plain_path(segment.path)
+        try:
+            return sum(block.count(b"\n") for block in content_blocks(self._files, path, offset))
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return self._known.get(path, 1)
 
     def _remove_empty(self, directory: ProcessDirectory, now: float) -> None:
         """Remove a dead writer's directory that holds nothing but its lock, while holding that lock.
@@ -341,11 +362,13 @@ class Retention:
                 return
             fd = self._files.lock(path, create=True)
             if fd is not None:
-                if marks:
-                    self._files.remove(marks.path)
-                self._files.remove(path)
-                self._files.remove_directory(directory.path)
-                self._files.close(fd)
+                try:
+                    if marks:
+                        self._files.remove(marks.path)
+                    self._files.remove(path)
+                    self._files.remove_directory(directory.path)
+                finally:
+                    self._files.close(fd)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -355,7 +378,8 @@ class Retention:
             except FileNotFoundError:
                 pass  # no record yet
             except OSError as error:
-                log.error("journal: retention cannot read %s: %s", self._journal_dir, error.strerror)
+                where = error.filename or self._journal_dir
+                log.error("journal: retention cannot read %s: %s", where, error.strerror or error)
             except Exception:  # retention must outlive every surprise, or the disk fills
                 log.exception("journal: internal error in retention")
             self._wake.wait(SWEEP_SECONDS)

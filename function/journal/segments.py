@@ -117,7 +117,7 @@ def _bytes_of(files: Files, entry: Found) -> int:
     """Return the bytes of a file, or of everything in a directory."""
     if not entry.is_directory:
         return entry.bytes
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, PermissionError):  # such as a volume's lost+found
         return sum(_bytes_of(files, below) for below in files.entries(entry.path))
     return 0
 
@@ -125,17 +125,23 @@ def _bytes_of(files: Files, entry: Found) -> int:
 def is_alive(files: Files, directory: ProcessDirectory, now: float) -> bool:
     """Return whether the directory's writer lives: it holds its lock, or its heartbeat is fresh.
 
-    A heartbeat in the future says nothing: the clock was wrong then, or is now.
+    A heartbeat in the future says nothing: the clock was wrong then, or is now. Of a directory that may not be listed
+    nothing is known: it is left alone.
     """
     path = f"{directory.path}/{LOCK}"
     try:
         heartbeat = next((entry.modified for entry in files.entries(directory.path) if entry.name == LOCK), None)
-        if heartbeat is None:
-            return False
-        if abs(now - heartbeat) < STALE_SECONDS:
-            return True
-        fd = files.lock(path)
     except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True
+    if heartbeat is None:
+        return False
+    if abs(now - heartbeat) < STALE_SECONDS:
+        return True
+    try:
+        fd = files.lock(path)
+    except (FileNotFoundError, PermissionError):  # another user's lock: the heartbeat decides
         return False
     if fd is None:
         return True
@@ -159,7 +165,7 @@ def _scan_one(files: Files, directory: Found) -> ProcessDirectory:
     other_bytes = 0
     try:
         entries = files.entries(directory.path)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         entries = []
     for entry in sorted(entries, key=lambda entry: entry.name):
         match = _SEGMENT.fullmatch(entry.name)

@@ -525,6 +525,7 @@ class StdoutWriter:
         self._observer = observer
         self._files = files or Files()
         self._fd = fd
+        self._is_torn = False  # the last line has no end
 
     def store(self, lines: Sequence[bytes]) -> int:
         """Write ``lines``; see `Writer.store`."""
@@ -533,10 +534,11 @@ class StdoutWriter:
             for line in lines:
                 self._write(line)
                 stored += 1
-            self._observer.wrote(stored, sum(map(len, lines)))
         except OSError as error:
             self._observer.failed("io")
             log.error("journal: cannot write to stdout: %s", error, extra={"hint": "check what reads standard output"})
+        if stored:
+            self._observer.wrote(stored, sum(map(len, lines[:stored])))
         return stored
 
     def tick(self) -> float:
@@ -547,9 +549,13 @@ class StdoutWriter:
         """Standard output stays open for the platform."""
 
     def _write(self, line: bytes) -> None:
+        if self._is_torn:
+            line = b"\n" + line  # what was cut stays a line of its own
         written = 0
         while written < len(line):
             try:
                 written += self._files.write(self._fd, line[written:])
             except BlockingIOError:  # a non-blocking pipe whose reader is slow
                 select.select([], [self._fd], [])
+                continue
+            self._is_torn = written < len(line)

@@ -19,8 +19,9 @@ def checkpoint_record(note: bytes, *, now_ns: int) -> bytes:
     """Return the line, with its break. Its auditID is the same for every copy of the same note.
 
     Nobody's request: it names no user and no object. ``now_ns`` is when it was read; a checkpoint tells no time.
+    Of a note that is damaged what is no UTF-8 is replaced: that it is wrong `verify` says.
     """
-    text = note.decode()
+    text = note.decode(errors="replace")
     moment = microseconds(now_ns).decode()
     event = {
         "kind": "Event",

@@ -212,7 +212,9 @@ class _Check:
 
     def _object(self, value: Any, at: str, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, Any]:
         if not isinstance(value, dict):
-            self._mistake(at, f"is {_shown(value)}, not a mapping of {', '.join(required + optional)}")
+            # A file that is no mapping may be anything, a mounted key by mistake: it is not shown.
+            shown = f"{_shown(value)}, " if at or not value else ""
+            self._mistake(at, f"is {shown}not a mapping of {', '.join(required + optional)}")
             return {}
         for key in value:
             if key not in required + optional:

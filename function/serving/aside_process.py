@@ -33,14 +33,16 @@ def main(arguments: list[str]) -> None:
         os.nice(NICE)
     _bound_memory(memory_bytes)
     recorder = None
-    while size := _received(sock, LENGTH_BYTES):
-        task = msgspec.msgpack.decode(_received(sock, int.from_bytes(size, "big")), type=Task)
-        if task.recorder:
-            recorder = pickle.loads(task.recorder)  # noqa: S301 - our parent's
-        reply, line = _answer(recorder, task, sock, line_bytes_max)
-        encoded = msgspec.msgpack.encode(reply)
-        sock.sendall(len(encoded).to_bytes(LENGTH_BYTES, "big") + encoded)
-        sock.sendall(line)
+    with contextlib.suppress(ConnectionError):  # our parent is gone, wherever that finds us
+        while True:
+            size = int.from_bytes(_received(sock, LENGTH_BYTES), "big")
+            task = msgspec.msgpack.decode(_received(sock, size), type=Task)
+            if task.recorder:
+                recorder = pickle.loads(task.recorder)  # noqa: S301 - our parent's
+            reply, line = _answer(recorder, task, sock, line_bytes_max)
+            encoded = msgspec.msgpack.encode(reply)
+            sock.sendall(len(encoded).to_bytes(LENGTH_BYTES, "big") + encoded)
+            sock.sendall(line)
 
 
 def _answer(recorder: Recorder | None, task: Task, sock: socket.socket, line_bytes_max: int) -> tuple[Reply, bytes]:
@@ -62,9 +64,12 @@ def _answer(recorder: Recorder | None, task: Task, sock: socket.socket, line_byt
 
 
 def _received(sock: socket.socket, size: int) -> bytes:
-    """Return ``size`` bytes, fewer where the other side is gone."""
+    """Return ``size`` bytes. Raises `ConnectionError` where the other side is gone."""
     parts = []
-    while size and (part := sock.recv(min(size, 1 << 20))):
+    while size:
+        part = sock.recv(min(size, 1 << 20))
+        if not part:
+            raise ConnectionResetError
         parts.append(part)
         size -= len(part)
     return b"".join(parts)

@@ -29,7 +29,7 @@ __all__ = ["target_of"]
 
 def target_of(service: Service) -> Any:
     """Return the framework's target: it returns the application, which the framework awaits as it would a response."""
-    if int(os.environ.get("WORKERS") or 1) > 1:
+    if (os.environ.get("WORKERS") or "1").strip() != "1":
         raise SystemExit(
             "kube-audit-function: WORKERS must be 1 (hint: add replicas; each process has its own journal)"
         )

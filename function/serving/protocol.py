@@ -117,6 +117,7 @@ class Connection(asyncio.Protocol):
         self._is_followed = False  # by what nobody will look at
         self._is_in_body = False  # at the last answer
         self._discarded = 0  # bytes behind it
+        self._is_unwanted = False  # ended before the host had its transport
         self._is_reading = False  # inside `_read_now`
         self._is_paused = False
         self._is_writable = True
@@ -130,6 +131,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         """Take the transport; it is already counted."""
         self.transport = transport
+        if self._is_unwanted:
+            transport.abort()
         if self.client is None:
             peer = transport.get_extra_info("peername")
             self.client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) and len(peer) >= 2 else None
@@ -347,6 +350,8 @@ class Connection(asyncio.Protocol):
 
     def answer(self, status: int, body: bytes, *, close: bool, headers: bytes = JSON) -> None:
         """Answer the request, and be ready for the next one. See `Caller`."""
+        if self.state == self.LINGER:
+            return  # its body was refused while a slowed refusal of its head was on its way
         transport = self.transport
         exchange, self._exchange = self._exchange, None
         self._is_answered = True
@@ -469,11 +474,15 @@ class Connection(asyncio.Protocol):
         if self.state == self.HEAD and self._is_writable:
             if self._rest:
                 return waited > bounds.header_seconds
-            return None if waited > bounds.keep_alive_seconds else False
+            return self._is_late(waited - bounds.keep_alive_seconds)
         if self.state == self.LINGER:
-            return None if waited > bounds.linger_seconds else False
+            return self._is_late(waited - bounds.linger_seconds)
         # A body that is thrown away; answers that nobody takes. Reviews end by their own deadlines.
         return self._is_answered and waited > bounds.finish_seconds
+
+    def _is_late(self, seconds: float) -> bool | None:
+        """Return None where it is to close, True where it does not: nobody takes what has been answered."""
+        return None if 0 < seconds <= self._bounds.finish_seconds else seconds > 0
 
     def abort(self) -> None:
         """End at once, also a handshake."""
@@ -481,6 +490,8 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
         elif self.connecting is not None:
             self.connecting.cancel()
+        else:
+            self._is_unwanted = True
 
     def shutdown(self) -> None:
         """End when the request that is being answered is."""

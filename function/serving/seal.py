@@ -11,7 +11,7 @@ from ..configuration.settings import SealSettings
 from ..journal.sealing import Sealer
 from ..journal.statements import Statements
 from ..metrics import Metrics
-from ..mounts import Watch, resolve
+from ..mounts import Watch, resolve, signature
 from ..transparency.keys import SignerKey, parse_signer_key
 
 __all__ = ["Seal", "load_signers"]
@@ -28,6 +28,7 @@ class Seal:
         self._settings = settings
         self._cluster = cluster
         self._metrics = metrics
+        self._seen = signature((settings.key_file,))  # before it is read: see `Watch`
         try:
             self._signers = load_signers(settings.key_file)
         except (ValueError, OSError) as error:
@@ -56,7 +57,7 @@ class Seal:
             self._signers = load_signers(self._settings.key_file)
             log.info("seal: signing with %s", self.names())
 
-        return Watch("seal_key", (self._settings.key_file,), load)
+        return Watch("seal_key", (self._settings.key_file,), load, self._seen)
 
 
 def load_signers(path: str) -> tuple[SignerKey, ...]:

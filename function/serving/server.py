@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import uvloop
 
-from ..mounts import Reloader, Watch
+from ..mounts import Reloader, Watch, signature
 from . import tls
 from .forwarder_process import ForwarderProcess
 from .listener import Connections, Listener, connections_max, listening_socket
@@ -134,6 +134,8 @@ def _tls_context(service: Service) -> ssl.SSLContext | None:
     def load() -> None:
         metrics.certificate_expiry.set(tls.load_certificate(context, *paths))
 
+    seen = signature(paths)
     load()
-    Reloader([Watch("certificate", paths, load)], metrics.reloaded, seconds=service.bounds.reload_seconds).start()
+    watch = Watch("certificate", paths, load, seen)
+    Reloader([watch], metrics.reloaded, seconds=service.bounds.reload_seconds).start()
     return context

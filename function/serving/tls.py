@@ -51,8 +51,13 @@ def load_certificate(context: ssl.SSLContext, cert_file: str, key_file: str) -> 
     try:
         with open(cert, encoding="ascii", errors="replace") as file:
             expires = not_after(ssl.PEM_cert_to_DER_cert(_first_certificate(file.read())))
+        with open(key, "rb"):  # the call below does not say which of the two files it cannot open
+            pass
         fresh = _context()
-        fresh.load_cert_chain(cert, key)
+        fresh.load_cert_chain(cert, key, _no_passphrase)
+    except _PassphraseError:
+        hint = "openssl pkey -in KEY -out KEY-WITHOUT, or its issuer, gives one without"
+        raise CertificateError(f"{key_file} needs a passphrase, which nobody is here to type: {hint}") from None
     except (ValueError, IndexError) as error:
         raise CertificateError(f"{cert_file} holds no certificate in PEM format: {error}") from None
     except ssl.SSLError as error:
@@ -68,6 +73,15 @@ def load_certificate(context: ssl.SSLContext, cert_file: str, key_file: str) -> 
     # keeps a certificate for each type of key, so an old RSA one would live on beside its ECDSA successor.
     context.sni_callback = present
     return expires
+
+
+class _PassphraseError(Exception):
+    """The key is encrypted."""
+
+
+def _no_passphrase() -> str:
+    """Be asked instead of the terminal, where OpenSSL would wait for ever."""
+    raise _PassphraseError
 
 
 def _context() -> ssl.SSLContext:

@@ -328,14 +328,18 @@ def _text(path: str) -> str:
 
 
 def _redactor(recording: RecordingSettings) -> Redactor:
+    name, key = "AUDIT_REDACTION_FILE", None
     try:
         rules = redaction.default_rules()
         if recording.redaction_file:
             rules = redaction.load(_text(recording.redaction_file).encode())
-        key = _text(recording.redaction_key_file).rstrip("\r\n").encode() if recording.redaction_key_file else None
+        name = "AUDIT_REDACTION_KEY_FILE"
+        if recording.redaction_key_file:
+            with open(resolve([recording.redaction_key_file])[0], "rb") as file:  # a key is any bytes
+                key = file.read().rstrip(b"\r\n")
         return Redactor(rules, key)
     except (OSError, RulesError, ValueError) as error:
-        raise CannotWatch(f"AUDIT_REDACTION_FILE: {error}", "see docs/redaction.md") from None
+        raise CannotWatch(f"{name}: {error}", "see docs/redaction.md") from None
 
 
 class _Kind(msgspec.Struct):

@@ -32,6 +32,8 @@ def _overrides(text: str) -> str:
     for name, value in extensions.items():
         if not re.fullmatch(r"[a-z0-9]{1,20}", name) or not re.fullmatch(r"[\x20-\x7e]{0,1024}", str(value)):
             raise ValueError("extensions need names of lower-case letters and digits, and printable values")
+    if str(extensions.get("specversion", "1.0")) not in ("0.3", "1.0"):
+        raise ValueError("specversion is not 1.0: no event can be made")
     return text
 
 

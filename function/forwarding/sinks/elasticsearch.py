@@ -180,7 +180,7 @@ def _outcomes(answer: Answer, count: int) -> list[Outcome]:
         return [Retry("the answer is no _bulk answer")] * count
     if not read.errors:
         return [DELIVERED] * count
-    if len(read.items) != count:
+    if len(read.items) != count or not all(read.items):
         return [Retry("the answer has another number of items")] * count
     return [_outcome(next(iter(item.values()))) for item in read.items]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -64,6 +65,9 @@ class GoogleCloudLoggingSink:
         try:
             self._client = self._new_client()
         except google.auth.exceptions.DefaultCredentialsError:
+            if path := os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+                hint = "mount the file there, or unset GOOGLE_APPLICATION_CREDENTIALS where workload identity is used"
+                raise SinkError(f"{path} is missing, or holds no Google credentials", hint) from None
             hint = "use workload identity, or set GOOGLE_APPLICATION_CREDENTIALS to a mounted key file"
             raise SinkError("no Google credentials were found", hint) from None
 
