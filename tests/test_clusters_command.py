@@ -21,6 +21,9 @@ from function.__main__ import main
 from function.clusters import tokens as clusters
 from function.clusters import webhook
 from function.clusters.webhook import ServiceReference, WebhookError
+from function.commands import clusters_check
+from function.record.review_format import ReviewFormat
+from function.review import decode
 
 TOKEN = re.compile(r"[a-z0-9]{32}")
 URL = "https://audit.example.com"
@@ -315,6 +318,26 @@ def serving(pki, directory, **env):
         tls["AUDIT_CLUSTERS_DIR"] = str(directory)
     with running.serve(tls | env, scheme="https", command=running.bounded(reload_seconds=0.1)) as server:
         yield server, ["--url", f"https://localhost:{server.port}", "--ca-file", str(pki / "ca.crt")]
+
+
+def test_what_can_be_no_host_is_told_in_a_line(directory):
+    url = ["--url", "https://audit..example.com"]
+    code, stdout, _ = command("check", *url, directory=directory)
+    assert (code, stdout) == (1, "connect   FAILED: audit..example.com:443: no name of a host\n")
+    code, _, stderr = command("add", *url, "--ca-from-endpoint", directory=directory)
+    assert (code, stderr.splitlines()[-1].partition(": ")[2]) == (1, "audit..example.com:443: no name of a host")
+
+
+def test_a_segment_that_retention_removes_just_now_hides_no_record(tmp_path):
+    for number in range(8):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "audit-00000000000000000001.ndjson").symlink_to("/nowhere")
+    assert clusters_check._recorded(str(tmp_path), "u", "prod")[0] is False
+    line = ReviewFormat().render(
+        decode(review("u")), level="Request", received_ns=0, now_ns=0, cluster="prod", changes=None
+    )
+    (tmp_path / "0" / "audit-00000000000000000002.ndjson").write_bytes(line)
+    assert clusters_check._recorded(str(tmp_path), "u", "prod")[0] is True
 
 
 @pytest.mark.parametrize("audit_format", ["review", "event"])

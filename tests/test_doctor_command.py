@@ -21,8 +21,12 @@ from api_server import WEBHOOKS
 
 from function.__main__ import main
 from function.clusters.webhook import template
-from function.commands.doctor import cluster, here
+from function.commands import doctor as command
+from function.commands.doctor import api as asked
+from function.commands.doctor import cluster, here, kubectl, pods
+from function.commands.doctor.journal import is_recorded
 from function.synthetic import is_canary_name
+from function.watching.api_server import Answer
 
 TOKEN = "abcdefghijklmnopqrstuvwxyz0123456789"
 NAMES = ("localhost", "127.0.0.1", "kube-audit-function.kube-audit-function.svc")
@@ -507,3 +511,79 @@ def without_figures(text):
 
 
 RESULTS = ("ok", "warn", "fail", "skip", "judged")
+
+
+# -- what others made -------------------------------------------------------------------------------------------------
+
+
+def test_no_depth_of_what_others_wrote_ends_it():
+    """API servers store managedFields of thousands of levels."""
+    deep = b'{"items":[' + b'{"a":' * 3000 + b"{}" + b"}" * 3000 + b"]}"
+    assert list(asked._json(Answer(200, deep))) == ["items"]
+    assert list(kubectl._decoded(deep.decode())) == ["items"]
+
+
+def test_bytes_that_are_not_unicode_end_nothing(tmp_path, monkeypatch):
+    (tmp_path / "kubectl").write_bytes(b'#!/bin/sh\nprintf \'{"a": "\\377"}\'\n')
+    (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert kubectl.Kubectl().get("/") == {"a": "\ufffd"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "nor a List of some"),
+        ("[1, 2]", "nor a List of some"),
+        ('{"a":' * 3000 + "1" + "}" * 3000, "nested too deeply"),
+        ("https://[::1/log-request", "the URL of the webhook "),
+    ],
+)
+def test_a_file_that_is_no_webhook_is_told_in_a_line(doctor, authority, tmp_path, text, said):
+    file = tmp_path / "webhook.yaml"
+    file.write_text(yaml.safe_dump(shipped(authority, text)) if text.startswith("https") else text)
+    code, err = doctor("--webhook", str(file), AUDIT_JOURNAL_DIR=tmp_path)
+    assert (code, said in err, len(err.splitlines())) == (2, True, 1), err
+
+
+def test_what_can_be_neither_a_bundle_nor_a_name_is_a_finding(doctor, authority, tmp_path):
+    file = tmp_path / "webhook.yaml"
+    made = shipped(authority, "https://a..b/log-request", clientConfig={"caBundle": "né"})
+    file.write_text(yaml.safe_dump(made))
+    _, found = doctor("--webhook", str(file), AUDIT_JOURNAL_DIR=tmp_path)
+    assert lines(found, "address", "warn") == ["a..b:443 is no name that resolves here"]
+
+
+def test_a_directory_that_cannot_be_read_hides_no_canary(tmp_path):
+    """Such as a volume's lost+found; here files that are gone when they are looked at."""
+    name = "kube-audit-canary-" + 32 * "a"
+    for number in range(20):
+        directory = tmp_path / f"{number}"
+        directory.mkdir()
+        if number == 10:
+            (directory / "audit-00000000000000000001.ndjson").write_text(f'"{name}"\n')
+        else:
+            (directory / "audit-00000000000000000001.ndjson").symlink_to("/nowhere")
+    assert is_recorded(str(tmp_path), name)
+
+
+@pytest.mark.parametrize("body", [b"AAAA", "é".encode()])
+def test_a_bundle_of_what_is_no_certificate_is_said_and_nothing_else_is_blamed(doctor, authority, pair, tmp_path, body):
+    bundle = base64.b64encode(b"-----BEGIN CERTIFICATE-----\n%b\n-----END CERTIFICATE-----" % body).decode()
+    file = tmp_path / "webhook.yaml"
+    file.write_text(yaml.safe_dump(shipped(authority, clientConfig={"caBundle": bundle})))
+    _, found = doctor("--webhook", str(file), AUDIT_JOURNAL_DIR=tmp_path, **pair)
+    assert lines(found, "ca", "fail") == lines(found, "address", "skip")
+    assert lines(found, "ca", "fail") == ["the webhook's caBundle holds what is no certificate"]
+
+
+@pytest.mark.parametrize("printed", ["7", "null", '{"a": 1}', "[1]", "no JSON"])
+def test_what_a_pod_prints_is_judged(tmp_path, monkeypatch, printed):
+    executable = tmp_path / "kubectl"
+    pod = '{"items": [{"metadata": {"name": "p"}, "status": {"phase": "Running"}}]}'
+    executable.write_text(f"#!/bin/sh\ncase \"$*\" in exec*) echo '{printed}';; *) echo '{pod}';; esac\n")
+    executable.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    options = command.parser().parse_args(["--kubectl"])
+    (finding,) = pods.check_pods(kubectl.Kubectl(), options, "")
+    assert (finding.result, finding.text) == ("fail", "what it printed there is not what doctor prints")

@@ -1,5 +1,6 @@
 """`python -m function reconcile` on real files: the recorded pair, tampering, a model's worlds, malformed input."""
 
+import contextlib
 import gzip
 import json
 import pathlib
@@ -10,13 +11,21 @@ from collections import Counter
 
 import pytest
 import running
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from function.__main__ import main as command_line
+from function.clusters.webhook import template
 from function.commands.reconcile import main
+from function.commands.reconcile.index import Index
+from function.commands.reconcile.indexing import Indexing, Settings
+from function.commands.reconcile.inputs import Journal, NativeLog
+from function.commands.reconcile.joining import Join
 from function.native.moments import moment_ns
 from function.native.outcomes import CLASSES
+from function.native.reading import read
+from function.native.webhook_rules import rules_of
 from function.record.event_format import EventFormat
 from function.record.review_format import ReviewFormat
 from function.review import decode
@@ -833,3 +842,63 @@ if __name__ == "__main__":
             [*RECONCILE, "--list", path, RECORDED], capture_output=True, check=True, cwd=running.ROOT
         ).stdout
         GOLDEN.write_bytes(out)
+
+
+@pytest.mark.parametrize("year", [b"0001", b"9999"])
+def test_a_record_of_any_year_is_compared_as_all_others(tmp_path, capfd, year):
+    """Whoever changes one byte of the journal does not end the comparison."""
+    lines = recorded_lines()
+    number, _ = victim(lines)
+    lines[number] = lines[number].replace(b'"requestReceivedTimestamp":"2026', b'"requestReceivedTimestamp":"' + year)
+    code, result, _ = reconciled(capfd, journal_of(tmp_path, lines), RECORDED)
+    assert (code, result["list"]["unexplained"]) == (1, [audit_id("rolebindings")])
+
+
+def test_an_event_that_ended_in_any_year_is_compared(tmp_path, capfd):
+    log = tmp_path / "log.ndjson"
+    log.write_text(RECORDED.read_text().replace('"stageTimestamp":"2026', '"stageTimestamp":"9999', 1))
+    assert reconciled(capfd, journal_of(tmp_path, recorded_lines()), log)[0] in (0, 1)
+
+
+def test_a_log_of_another_time_is_not_called_empty(tmp_path, capfd):
+    journal = journal_of(tmp_path, recorded_lines())
+    code, _, err = reconciled(capfd, "--since", "2026-12-01T00:00:00Z", journal, RECORDED)
+    assert (code, "Events in the API server's log is of the time asked for" in err) == (2, True), err
+
+
+@pytest.mark.parametrize("text", ["a: 2026-13-45", "[" * 3000])
+def test_a_configuration_that_yaml_cannot_read_is_named(tmp_path, capfd, text):
+    (tmp_path / "webhook.yaml").write_text(text)
+    arguments = ("--webhook-config", tmp_path / "webhook.yaml", journal_of(tmp_path, []), RECORDED)
+    code, _, err = reconciled(capfd, *arguments)
+    assert (code, "webhook.yaml: not YAML" in err) == (2, True), err
+
+
+@pytest.mark.parametrize("with_annotations", [False, True])
+def test_a_journal_that_goes_while_it_is_compared_ends_nothing(tmp_path, with_annotations):
+    lines = recorded_lines()
+    log = annotated(tmp_path, lines) if with_annotations else RECORDED
+    number, _ = victim(lines)
+    lines[number] = lines[number].replace(b'"username":"admin"', b'"username":"admiN"')
+    path = journal_of(tmp_path, lines)
+    settings_ = Settings(rules_of(yaml.safe_load(template())))
+    (tmp_path / "index").mkdir()
+    with contextlib.closing(Index(str(tmp_path / "index"))) as index:
+        journal = Journal([str(path)])
+        indexing = Indexing(index, journal, settings_)
+        indexing.read_ours(lambda _: None)
+        events = NativeLog([str(log)], wrapping="", with_origin=False, skip_malformed=False)
+        indexing.read_theirs(events, lambda _: None)
+        (segment,) = path.glob("*/audit-*.ndjson")
+        segment.write_bytes(b"")
+        join = Join(index, journal, indexing)
+        join.join(lambda _: None)
+    assert (join.result.counts["unexplained"], join.result.counts["disagree"]) == (1, 0)
+
+
+@pytest.mark.parametrize("sample", ["native-audit.ndjson", "native/aks-query-api.json", "native/aks-audit-table.csv"])
+def test_a_mark_of_its_bytes_order_is_no_part_of_a_log(sample):
+    data = (DATA / sample).read_bytes()
+    plain = [event for found in read(iter([data])) for event in found.events]
+    assert plain
+    assert [event for found in read(iter([b"\xef\xbb\xbf" + data])) for event in found.events] == plain

@@ -355,6 +355,46 @@ def test_other_outputs(tmp_path, capfdbinary):
     assert read_back == list(map(json.loads, shown(capfdbinary, tmp_path, "-o", "json")[1]))
 
 
+def test_a_record_of_any_time_is_shown_where_none_is_asked_for(tmp_path, capfdbinary):
+    early = record(1).replace(b'"requestReceivedTimestamp":"2026', b'"requestReceivedTimestamp":"0001')
+    write(tmp_path, [early, record(2)])
+    _, lines, _ = shown(capfdbinary, tmp_path, "--no-headers")
+    assert [line[:4] for line in lines] == [b"0001", b"2026"]
+    assert len(shown(capfdbinary, tmp_path, "-n", 30 * "9", "--no-headers")[1]) == 2
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_beyond_all_years_is_a_mistake(tmp_path, capfdbinary, time):
+    code, _, err = shown(capfdbinary, tmp_path, "--since", time)
+    assert (code, "argument --since: a time before the year 1, or after 9999" in err) == (2, True)
+
+
+def test_a_segment_that_retention_removes_just_now_does_not_end_it(tmp_path, capfdbinary, monkeypatch):
+    """Its line that is no record is counted, and named as well as can be."""
+    place = Source.place
+
+    def removed_before(self, number, offset):
+        (tmp_path / "audit-00000000000000000001.ndjson").unlink()
+        return place(self, number, offset)
+
+    monkeypatch.setattr(Source, "place", removed_before)
+    write(tmp_path, [b"{}\n", record(1)], [record(2, name="next")])
+    code, lines, err = shown(capfdbinary, tmp_path, "-o", "name", "--name", "*")
+    assert (code, lines[-1]) == (0, b"configmaps/next --namespace default")
+    assert "1 line is no record" in err
+    assert "in a segment that is gone" in err
+
+
+def test_yaml_of_an_object_that_is_deeper_than_its_library_goes(tmp_path, capfdbinary):
+    """It is JSON, which YAML is; what follows is there as well."""
+    deep = record(1, object="DEEP").replace(b'"DEEP"', b'{"a":' * 400 + b"1" + b"}" * 400)
+    write(tmp_path, [deep, record(2, name="next")])
+    code, lines, err = shown(capfdbinary, tmp_path, "-o", "yaml")
+    assert (code, err) == (0, "")
+    assert lines[:3] == [b"---", deep.rstrip(), b"---"]
+    assert yaml.safe_load(b"\n".join(lines[3:]))["request"]["name"] == "next"
+
+
 def test_counts(tmp_path, capfdbinary):
     people(tmp_path / "a")
     _, lines, _ = shown(capfdbinary, tmp_path, "--count", "resource,hour")

@@ -14,9 +14,14 @@ from api_server import WEBHOOKS
 from running import wait_for
 
 from function.clusters.webhook import template
+from function.commands.doctor import api as asked
 from function.configuration.settings import SettingsError
 from function.serving import canaries
 from function.startup import load
+from function.watching import api_server as watching_api
+from function.watching.api_server import ApiServer, Unreachable
+from function.watching.canary import Canary
+from function.watching.watch import Watching
 
 WATCH = [sys.executable, "-m", "function", "watch"]
 POLICIES = "validatingadmissionpolicies"
@@ -222,6 +227,26 @@ def test_a_resource_that_is_forbidden_does_not_end_the_others(api, tmp_path):
         assert observations(watch, 1)[0] == [("created", True, "a")]
 
 
+def test_a_version_that_an_upgrade_removed_is_followed_in_the_next(api, tmp_path, monkeypatch):
+    name, beta = "mutatingadmissionpolicies", f"{api_server.GROUP}/v1beta1"
+    api.documents[beta] = {"resources": [{"name": name}]}
+    api.documents[f"{beta}/{name}"] = {"kind": "List", "metadata": {"resourceVersion": "1"}, "items": []}
+    env = {"AUDIT_WATCH_API_URL": api.url, "AUDIT_WATCH_TOKEN_FILE": "/nowhere", "AUDIT_JOURNAL_DIR": str(tmp_path)}
+    watch = Watching(load(env, watches=True))
+    watch._observer = watch._new_observer(is_stopping=lambda: False)
+    try:
+        watch._follow_all()
+        wait_for(lambda: [path for path in api.watches(name) if "/v1beta1/" in path])
+        api.documents.clear()
+        api.objects[name] = {}
+        monkeypatch.setitem(api_server.KINDS, name, "MutatingAdmissionPolicy")
+        wait_for(lambda: watch._followers[name].is_missing)
+        watch._follow_all()
+        wait_for(lambda: [path for path in api.watches(name) if "/v1/" in path])
+    finally:
+        watch.close()
+
+
 def test_a_rotated_token_is_taken_up(api, tmp_path):
     token = tmp_path / "token"
     token.write_text("old\n")
@@ -232,6 +257,24 @@ def test_a_rotated_token_is_taken_up(api, tmp_path):
         api.cut()
         api.put(WEBHOOKS, "a", webhooks=[])
         observations(watch, 1)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"hush\nhush", b"hush\xff"])
+def test_a_token_or_an_authority_that_cannot_be_used_is_named_and_not_told(api, tmp_path, content):
+    file = tmp_path / "file"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(Unreachable, match=f"{file}: ") as refused:
+        ApiServer(api.url, token_file=str(file)).get("/")
+    assert "hush" not in str(refused.value)
+    with pytest.raises(Unreachable, match=f"{file}: "):
+        ApiServer("https://127.0.0.1:1", ca_file=str(file)).get("/")
+
+
+def test_an_answer_that_is_too_long_is_told_as_such(api, monkeypatch):
+    monkeypatch.setattr(watching_api, "BODY_BYTES_MAX", 10)
+    with pytest.raises(Unreachable, match="the answer is too long"):
+        ApiServer(api.url).get(f"{api_server.GROUP}/v1")
 
 
 def test_two_never_watch_for_one_journal(api, tmp_path):
@@ -255,6 +298,64 @@ def test_a_journal_that_cannot_be_written_loses_nothing(api, tmp_path):
         journal.unlink()
         found = wait_for(lambda: [json.loads(line) for line in watch.lines()])
         assert [one["observation"]["name"] for one in found] == ["b"], directory
+
+
+def test_nobody_blinds_the_watch_by_the_depth_of_what_they_write(api, tmp_path, monkeypatch):
+    """API servers store managedFields of thousands of levels; parsers end at a thousand, and somewhere near it."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)  # of the server here, which writes them
+
+    def put(name, depth):
+        fields = {"f:a": {}}
+        for _ in range(depth):
+            fields = {"f:a": fields}
+        managed = [{"manager": name, "operation": "Update", "time": "2026-01-01T00:00:00Z", "fieldsV1": fields}]
+        api.put(WEBHOOKS, name, metadata={"managedFields": managed}, webhooks=[])
+
+    try:
+        put("deep", 3000)
+        for depth in range(940, 1000, 6):
+            put(f"near-{depth}", depth)
+        with watching(api, tmp_path) as watch:
+            observations(watch, 11)
+            put("deeper", 3000)
+            put("last", 1)
+            found = observations(watch, 13)[0]
+            assert sorted(found)[:2] == [("created", True, "deeper"), ("created", True, "last")]
+            assert ended(watch) == 0
+        assert "0 changes since the last look" in once(api, tmp_path)[1], "and each is known"
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def test_nobody_hides_by_bytes_that_are_not_unicode(api, tmp_path, monkeypatch):
+    """API servers store managedFields of any bytes, and send them as they are."""
+
+    def answer(self, status, body):
+        data = json.dumps(body).encode().replace(b"NOT-UTF-8", b"\xff\xfe")
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    monkeypatch.setattr(api_server._Handler, "_answer", answer)
+    managed = [{"manager": "m", "fieldsV1": {"f:NOT-UTF-8": {}}}]
+    api.put(WEBHOOKS, "hidden", metadata={"managedFields": managed}, webhooks=[])
+    assert "another" not in once(api, tmp_path)[2]
+    shown = running.run([sys.executable, "-m", "function", "show", str(tmp_path)], {})[1]
+    assert "hidden" in shown
+    assert once(api, tmp_path)[1].startswith("0 changes")
+    assert "hidden" in json.dumps(asked.FromPod(ApiServer(api.url)).get(f"{api_server.GROUP}/v1/{WEBHOOKS}"))
+
+
+def test_once_says_that_nothing_can_be_written_and_does_not_wait_for_room(api, tmp_path):
+    api.put(WEBHOOKS, "a", webhooks=[])
+    env = {"AUDIT_WATCH_API_URL": api.url, "AUDIT_WATCH_TOKEN_FILE": "/nowhere", "AUDIT_JOURNAL_DIR": str(tmp_path)}
+    code, _, err = running.run(["bash", "-c", 'ulimit -f 0; exec "$@"', "-", *WATCH, "--once"], env)
+    assert (code, "AUDIT_JOURNAL_DIR: cannot be written (hint: check the volume" in err) == (2, True), err
+    (tmp_path / "file").write_text("")
+    code, _, err = once(api, tmp_path / "file" / "journal")
+    assert (code, "another process" in err, "AUDIT_JOURNAL_DIR: cannot be locked" in err) == (2, False, True), err
 
 
 # -- canaries ---------------------------------------------------------------------------------------------------------
@@ -287,6 +388,38 @@ def test_a_canary_is_found_where_its_review_was_recorded_and_lost_where_not(api,
             api.configmap = lambda body: 403
             wait_for(lambda: watch.metrics()[lost % "refused"] >= 1)
             assert watch.logged("a canary was lost: refused: HTTP 403")["hint"]
+
+
+class Lost:
+    """Metrics of canaries."""
+
+    def __init__(self):
+        self.reasons = []
+
+    def canary_lost(self, reason):
+        self.reasons.append(reason)
+
+
+def test_why_a_canary_was_refused_is_told_without_our_token(api, caplog):
+    """Of a webhook that failed under Fail, the API server's message has the whole URL."""
+    api.refusal = (
+        'Internal error occurred: failed calling webhook "x": failed to call webhook: Post '
+        '"https://audit.example.com/log-request/prod/0123456789abcdefghijabcdef?timeout=1s": EOF'
+    )
+    api.configmap = lambda body: 500
+    with caplog.at_level("ERROR", "audit.watch"):
+        assert Canary(ApiServer(api.url), "http://x:1", Lost(), namespace="n", seconds=1).send() == "refused"
+    assert "failed calling webhook" in caplog.text
+    assert "0123456789" not in caplog.text
+
+
+def test_a_canary_of_a_name_that_cannot_be_one_is_unasked_and_at_the_end_none_is_lost(api):
+    lost = Lost()
+    canary = Canary(ApiServer(api.url), "http://a..b:55555", lost, namespace="n", seconds=1)
+    assert canary.send() == "unasked"
+    canary.stop()
+    canary.send()
+    assert lost.reasons == ["unasked"], "nobody looked long enough for the second"
 
 
 def test_only_canaries_are_looked_for(tmp_path):
@@ -328,6 +461,10 @@ def test_mistakes_are_told_before_anything_starts(tmp_path):
     code, _, err = running.run(WATCH, {"AUDIT_WATCH_API_URL": "https://x", "AUDIT_WATCH_TOKEN_FILE": "/nowhere"})
     assert (code, "AUDIT_WATCH_TOKEN_FILE: no such file" in err) == (2, True)
     (tmp_path / "w.yaml").write_text("kind: Pod\n")
+    (tmp_path / "ca.crt").write_bytes(b"\xff")
+    env = {"AUDIT_WATCH_API_URL": "http://x", "AUDIT_WATCH_WEBHOOK_CA_FILE": str(tmp_path / "ca.crt")}
+    code, _, err = running.run(WATCH, env)
+    assert (code, "AUDIT_WATCH_WEBHOOK_CA_FILE: " in err, "AUDIT_WATCH_WEBHOOK_FILE" in err) == (2, True, False)
     env = {"AUDIT_WATCH_API_URL": "http://x", "AUDIT_WATCH_WEBHOOK_FILE": str(tmp_path / "w.yaml")}
     code, _, err = running.run(WATCH, env)
     assert (code, "AUDIT_WATCH_WEBHOOK_FILE" in err, "hint:" in err) == (2, True, True)

@@ -5,6 +5,7 @@ import copy
 import json
 import subprocess
 import sys
+import tracemalloc
 
 import jsonpatch
 import pytest
@@ -18,13 +19,15 @@ from function.clusters.webhook import template
 from function.commands.reconcile.inputs import Journal
 from function.commands.show.text import cells, changed
 from function.forwarding.sinks.cloud_events import KIND as CLOUD_EVENTS
+from function.journal.files import Files
 from function.metrics import DEVIATIONS
 from function.record import reading
 from function.record.observation import ObservedResource
 from function.record.truncation import truncated
 from function.startup import load
 from function.watching.in_force import NoReference, deviations, reference
-from function.watching.objects import difference, of_item, of_record, without_tokens
+from function.watching.objects import Step, difference, of_item, of_record, without_tokens
+from function.watching.observer import known_from
 
 RESOURCE = ObservedResource("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations")
 NOW_NS = 1_790_000_000_123_456_789
@@ -231,6 +234,50 @@ def test_what_is_known_is_what_the_records_say():
     known = of_record(record.new_object, RESOURCE)
     assert known.is_same(seen(2))
     assert changes(known, seen(3)) == ["updated"]
+
+
+def stored(journal, name, *lines):
+    directory = journal / f"watch-20260101T00000{name}Z-00000000"
+    directory.mkdir(parents=True)
+    for number, text in enumerate(lines, 1):
+        (directory / f"audit-{number:020d}.ndjson").write_bytes(text)
+
+
+def noted(version, at_ns, **fields):
+    return Step("updated", None, seen(version, **fields)).observation("u", watching=True).line(
+        observed_ns=at_ns, cluster=""
+    )  # fmt: skip
+
+
+def test_a_clock_that_was_set_back_does_not_bring_back_what_was(tmp_path):
+    stored(tmp_path, 1, noted(1, NOW_NS) + noted(2, NOW_NS - 3600 * 10**9))
+    (ours,) = known_from(str(tmp_path)).objects.values()
+    assert ours.metadata.resourceVersion == "2"
+
+
+def test_a_segment_that_retention_removes_just_now_hides_no_later_one(tmp_path):
+    class Removing(Files):
+        def entries(self, path):
+            found = super().entries(path)
+            for entry in found:
+                if entry.name == "audit-00000000000000000001.ndjson":
+                    self.remove(entry.path)
+            return found
+
+    stored(tmp_path, 1, noted(1, NOW_NS), noted(2, NOW_NS + 1))
+    (ours,) = known_from(str(tmp_path), Removing()).objects.values()
+    assert ours.metadata.resourceVersion == "2"
+
+
+def test_what_is_known_takes_the_memory_of_what_there_is_not_of_the_journal(tmp_path):
+    """It is repeated daily: a journal of half a gigabyte has each object very often."""
+    stored(tmp_path, 1, b"".join(noted(at, NOW_NS + at, note="x" * 100_000) for at in range(200)))
+    tracemalloc.start()
+    try:
+        known_from(str(tmp_path))
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_deletion_has_only_an_old_object():

@@ -212,6 +212,8 @@ def _presented(url: str) -> bytes:
         pem = ssl.get_server_certificate((host, port), timeout=10).encode()
     except ssl.SSLError as error:
         raise WebhookError(f"{host}:{port}: no TLS version in common: {error.reason}") from None
+    except UnicodeError:
+        raise WebhookError(f"{host}:{port}: no name of a host") from None
     say(f"trusting what {host}:{port} presented now; compare it, and make this again when that certificate changes")
     return pem
 

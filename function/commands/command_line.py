@@ -124,7 +124,10 @@ def moment(text: str) -> dt.datetime:
         raise argparse.ArgumentTypeError("not an RFC 3339 time such as 2026-01-31T12:00:00Z") from None
     if found.tzinfo is None:
         raise argparse.ArgumentTypeError("a time needs its zone: Z, or an offset such as +01:00")
-    return found.astimezone(dt.UTC)
+    try:
+        return found.astimezone(dt.UTC)
+    except OverflowError:
+        raise argparse.ArgumentTypeError("a time before the year 1, or after 9999") from None
 
 
 def moment_or_age(text: str) -> dt.datetime:

@@ -87,8 +87,11 @@ def pem(bodies: frozenset[bytes]) -> bytes:
 
 
 def authority_context(ca: bytes | None) -> ssl.SSLContext:
-    """Return a context that trusts these PEM certificates, or what the system trusts; no common names, as Go."""
-    context = ssl.create_default_context(cadata=ca.decode("ascii", "replace") if ca else None)
+    """Return a context that trusts these PEM certificates, or what the system trusts; no common names, as Go.
+
+    Raises `ssl.SSLError` where they are none.
+    """
+    context = ssl.create_default_context(cadata=ca.decode("ascii", "ignore") if ca else None)
     # As Go does it; Python's own default from 3.13 on is stricter than any API server.
     context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -61,9 +61,14 @@ def configurations(text: str) -> list[Configuration]:
     try:
         tree: Any = documents.read(text).tree
         items = tree.get("items") or [] if str(tree.get("kind", "")).endswith("List") else [tree]
-        return [msgspec.convert(item, Configuration, strict=False) for item in items if item.get("kind", KIND) == KIND]
-    except (documents.DocumentError, msgspec.ValidationError, AttributeError, TypeError) as error:
+        found = [msgspec.convert(item, Configuration, strict=False) for item in items if item.get("kind", KIND) == KIND]
+        for one in found:
+            _check_urls(one)
+    except (AttributeError, TypeError):
+        raise UnreadableError(f"no {KIND}, nor a List of some") from None
+    except (documents.DocumentError, msgspec.ValidationError) as error:
         raise UnreadableError(f"no {KIND}: {error}") from None
+    return found
 
 
 def ours(found: Sequence[Configuration]) -> list[Configuration]:
@@ -99,6 +104,14 @@ def check(configuration: Configuration) -> Iterator[Finding]:
 
 
 # -- steps ------------------------------------------------------------------------------------------------------------
+
+
+def _check_urls(configuration: Configuration) -> None:
+    for webhook in configuration.webhooks:
+        try:
+            urlsplit(webhook.clientConfig.url)
+        except ValueError:
+            raise UnreadableError(f"the URL of the webhook {webhook.name} is none") from None
 
 
 def _path(client: Client) -> str:

@@ -18,6 +18,7 @@ from .scanning import VALUE_BYTES_MAX, Malformed, Value, elements, is_json, line
 __all__ = ["WRAPPINGS", "Malformed", "Read", "read"]
 
 _FIRST_BYTES = 1 << 20
+_MARK = b"\xef\xbb\xbf"  # what Windows' shells begin a file with
 
 
 class Read(NamedTuple):
@@ -60,7 +61,7 @@ def read(blocks: Iterator[bytes], wrapping: str = "", *, with_origin: bool = Fal
     first, blocks = _first(blocks)
     if not first.strip():
         return iter(())
-    start = first.lstrip(b"\xef\xbb\xbf \t\r\n")
+    start = first.lstrip(b" \t\r\n")
     if start[:1] in (b"{", b"["):
         return _json(first, blocks, wrapping, with_origin=with_origin)
     line = start.split(b"\n", 1)[0].rstrip(b"\r")
@@ -75,7 +76,7 @@ def read(blocks: Iterator[bytes], wrapping: str = "", *, with_origin: bool = Fal
 
 
 def _first(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """Return the beginning, as much as tells the shape, and all blocks, those read included."""
+    """Return the beginning, as much as tells the shape, and all blocks, those read included; without a BOM."""
     kept: list[bytes] = []
     size = 0
     for block in blocks:
@@ -83,7 +84,8 @@ def _first(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
         size += len(block)
         if size >= _FIRST_BYTES:
             break
-    return b"".join(kept), itertools.chain(kept, blocks)
+    first = b"".join(kept).removeprefix(_MARK)
+    return first, itertools.chain([first], blocks)
 
 
 def _json(first: bytes, blocks: Iterator[bytes], wrapping: str, *, with_origin: bool) -> Iterator[Read]:

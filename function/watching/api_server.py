@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import ssl
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -100,16 +101,29 @@ class ApiServer:
     def _connection(self) -> http.client.HTTPConnection:
         if self._scheme == "http":
             return http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_SECONDS)
-        context = ssl.create_default_context(cafile=self._ca_file or None)
+        try:
+            context = ssl.create_default_context(cafile=self._ca_file or None)
+        except OSError as error:
+            raise OSError(f"{self._ca_file}: {error.strerror}") from None
         return http.client.HTTPSConnection(self._host, self._port, timeout=CONNECT_SECONDS, context=context)
 
     def _headers(self) -> dict[str, str]:
         headers = {"Accept": "application/json", "User-Agent": "kube-audit-function-watch"}
         headers |= {"Content-Type": "application/json"}
         if self._token_file:
-            with open(self._token_file, encoding="ascii") as file:
-                headers["Authorization"] = f"Bearer {file.read(1 << 16).strip()}"
+            headers["Authorization"] = f"Bearer {_token(self._token_file)}"
         return headers
+
+
+def _token(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            token = file.read(1 << 16).strip()
+    except OSError as error:
+        raise OSError(f"{path}: {error.strerror}") from None
+    if not re.fullmatch(rb"[!-~]+", token):  # nothing of it is told
+        raise OSError(f"{path}: holds no token")
+    return token.decode("ascii")
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
@@ -131,7 +145,8 @@ def _cause(error: Exception) -> str:
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    return getattr(error, "strerror", None) or f"{type(error).__name__}"
+    said = str(error) if isinstance(error, OSError) else ""  # other errors may quote a header
+    return getattr(error, "strerror", None) or said or type(error).__name__
 
 
 _status = msgspec.json.Decoder(_Status).decode

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from .. import synthetic
 from ..metrics import WatchMetrics
 from .api_server import ApiServer, Unreachable
+from .objects import without_tokens
 
 __all__ = ["Canary"]
 
@@ -63,6 +64,8 @@ class Canary:
         """Send one, and return why it was lost; empty where its record was found."""
         began = time.monotonic()
         reason, details = self._tried()
+        if reason and self._stopped.is_set():  # nobody looked for it to the end
+            return reason
         if reason:
             self._metrics.canary_lost(reason)
             log.error("watch: a canary was lost: %s: %s", reason, details, extra={"hint": _HINTS[reason]})
@@ -80,7 +83,8 @@ class Canary:
         except Unreachable as error:
             return "no_answer", str(error)
         if answer.status != 201:
-            return "refused", str(answer)
+            # Of a webhook that failed the message has the URL, and that our token.
+            return "refused", without_tokens(str(answer).encode(errors="replace")).decode()
         return self._looked_for(name)
 
     def _looked_for(self, name: str) -> tuple[str, str]:
@@ -107,7 +111,7 @@ class Canary:
     def _addresses(self) -> list[str]:
         try:
             found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        except OSError:
+        except (OSError, UnicodeError):  # no such name; a name that cannot be one
             return []
         return sorted({str(address[0]) for *_, address in found})
 

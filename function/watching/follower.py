@@ -7,17 +7,20 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from ..record.observation import ObservedResource
 from .api_server import Answer, ApiServer, Unreachable
+from .objects import DEPTH_MAX, readable
 
 __all__ = ["Follower", "Gone", "Listener", "discovered"]
 
 log = logging.getLogger("audit.watch")
+
+T = TypeVar("T")
 
 PAGE_OBJECTS = 100
 # The API server ends a watch after this time; spread, as its own clients do.
@@ -43,6 +46,10 @@ class Gone(Exception):  # noqa: N818 - what the API server calls it: 410
 
 class Refused(Exception):  # noqa: N818 - named after what happened; the caller tries again, later
     """The API server does not allow it, or has no such resource."""
+
+
+class Missing(Refused):
+    """The API server has no such resource, in this version."""
 
 
 class _ListMetadata(msgspec.Struct):
@@ -110,7 +117,8 @@ class Follower:
         self, api: ApiServer, resource: ObservedResource, listener: Listener, *, up: Callable[[bool], None]
     ) -> None:
         self._api = api
-        self._resource = resource
+        self.resource = resource
+        self.is_missing = False  # when it was last asked for
         self._path = f"/apis/{resource.group}/{resource.version}/{resource.resource}"
         self._listener = listener
         self._up = up
@@ -125,12 +133,12 @@ class Follower:
         while True:
             query = {"limit": str(PAGE_OBJECTS)} | ({"continue": proceed} if proceed else {})
             page = _page(self._api.get(self._path, **query))
-            items += page.items or []
+            items += [Raw(readable(bytes(item))) for item in page.items or []]
             kind, proceed = page.kind.removesuffix("List"), page.metadata.continue_
             if not proceed:
                 break
         try:
-            self._listener.listed(self._resource, kind, items)
+            self._listener.listed(self.resource, kind, items)
         except msgspec.DecodeError:
             raise Refused("an object that it lists is not understood") from None
         self._version = page.metadata.resourceVersion
@@ -151,6 +159,7 @@ class Follower:
                 if time.monotonic() - began < SHORT_SECONDS:
                     self._pause()
             except (Unreachable, Refused) as error:
+                self.is_missing = isinstance(error, Missing)
                 self._lost(str(error), logging.WARNING)
                 self._pause()
 
@@ -168,7 +177,8 @@ class Follower:
             if status == _GONE:
                 raise Gone
             if status != 200:
-                raise Refused(str(Answer(status, b"".join(lines))))
+                raise _refused(Answer(status, b"".join(lines)))
+            self.is_missing = False
             self._up(True)
             for line in lines:
                 self._take(line)
@@ -178,8 +188,9 @@ class Follower:
 
     def _take(self, line: bytes) -> None:
         try:
-            event = _event(line)
-            found = _object(event.object)
+            event = _any_depth(_event, line)
+            source = Raw(readable(bytes(event.object)))
+            found = _object(source)
         except msgspec.DecodeError:
             raise Gone from None  # whatever it was: what is there now is known from a list
         if event.type == "ERROR":
@@ -189,7 +200,7 @@ class Follower:
         if event.type != "BOOKMARK":
             gone = event.type == "DELETED"
             try:
-                self._listener.changed(self._resource, found.metadata.name, None if gone else event.object)
+                self._listener.changed(self.resource, found.metadata.name, None if gone else source)
             except msgspec.DecodeError:
                 raise Gone from None
         self._version = found.metadata.resourceVersion or self._version
@@ -199,7 +210,7 @@ class Follower:
         log.log(
             level,
             "watch: %s: %s",
-            self._resource.resource,
+            self.resource.resource,
             why,
             extra={"hint": "what happens meanwhile is found by comparing, and recorded then"},
         )
@@ -213,8 +224,19 @@ def _page(answer: Answer) -> _List:
     if answer.status == _GONE:
         raise Gone
     if answer.status != 200:
-        raise Refused(str(answer))
+        raise _refused(answer)
     try:
-        return _list(answer.body)
+        return _any_depth(_list, answer.body)
     except msgspec.DecodeError:
         raise Refused("what it lists is not understood") from None
+
+
+def _refused(answer: Answer) -> Refused:
+    return Missing(str(answer)) if answer.status == _NOT_FOUND else Refused(str(answer))
+
+
+def _any_depth(decode: Callable[[bytes], T], source: bytes) -> T:
+    try:
+        return decode(source)
+    except (RecursionError, UnicodeDecodeError):
+        return decode(readable(source, 2 * DEPTH_MAX))  # the objects in it are cut by themselves, all alike

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from typing import Any, NamedTuple
 
@@ -225,7 +224,7 @@ def bundle(text: str | None) -> frozenset[bytes]:
     """Return the certificates of a caBundle, the bodies of their PEM; none of one that is not filled in."""
     try:
         return _certificates(base64.b64decode(text or "", validate=True))
-    except binascii.Error:
+    except ValueError:  # no base64, or not even ASCII
         return frozenset()
 
 

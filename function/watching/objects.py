@@ -11,10 +11,14 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw
 
+from ..json_tokens import scan
 from ..record.observation import Change, Manager, Observation, ObservedResource
 from ..review import NULL
 
-__all__ = ["GROUP", "RESOURCES", "VERSIONS", "Seen", "Step", "difference", "of_item", "of_record", "without_tokens"]
+__all__ = [
+    "DEPTH_MAX", "GROUP", "RESOURCES", "VERSIONS", "Seen", "Step", "difference", "of_item", "of_record", "readable",
+    "without_tokens",
+]  # fmt: skip
 
 GROUP = "admissionregistration.k8s.io"
 
@@ -28,6 +32,8 @@ RESOURCES = (
     "mutatingadmissionpolicybindings",
 )
 VERSIONS = ("v1", "v1beta1", "v1alpha1")  # of those that are served, the first
+# API servers store managedFields of any depth, and of any bytes; parsers end at about a thousand levels.
+DEPTH_MAX = 200
 
 
 class _ManagedFields(msgspec.Struct, frozen=True):
@@ -133,6 +139,29 @@ def difference(before: Seen | None, after: Seen | None, *, known_since_ns: int |
     if after:
         is_new = before or (known_since_ns is not None and after.created_ns >= known_since_ns)
         yield Step("created" if is_new else "present", None, after)
+
+
+def readable(source: bytes, depth_max: int = DEPTH_MAX) -> bytes:
+    """Return the JSON, with null for what is nested deeper, and U+FFFD for what is not UTF-8.
+
+    Whoever writes such an object must not blind the watch, nor hide its record from readers.
+    """
+    if not source.isascii():
+        source = source.decode(errors="replace").encode()
+    if source.count(b"{") + source.count(b"[") <= depth_max:
+        return source
+    kept: list[bytes] = []
+    depth = position = 0
+    for token in scan(source):
+        if token[0] in (b"{", b"["):
+            depth += 1
+            if depth == depth_max + 1:
+                kept += source[position : token.start()], b"null"
+        elif token[0] in (b"}", b"]"):
+            depth -= 1
+            if depth == depth_max:
+                position = token.end()
+    return b"".join([*kept, source[position:]])
 
 
 def without_tokens(source: bytes) -> bytes:

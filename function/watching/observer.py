@@ -43,20 +43,23 @@ class Known:
 
 def known_from(journal_dir: str, files: Files | None = None) -> Known:
     """Return what the observations in the journal say, those of all processes before this one. Raises `OSError`."""
-    found = sorted(_observations(files or Files(), journal_dir), key=lambda record: record.received_ns)
     known = Known()
-    for record in found:
+    found: dict[tuple[str, str], reading.Record] = {}  # the last of each object: a journal need not fit into memory
+    for records in _observations(files or Files(), journal_dir):
+        latest: dict[tuple[str, str], reading.Record] = {}
+        for record in records:  # in the order that they were written in, whatever became of the clock
+            latest[record.object.resource, record.object.name] = record
+            known.since_ns = min(known.since_ns or record.received_ns, record.received_ns)
+        for key, record in latest.items():
+            if key not in found or record.received_ns >= found[key].received_ns:
+                found[key] = record
+    for key, record in found.items():
         about = record.object
-        key = about.resource, about.name
-        if record.observed is None:
-            continue
-        if record.observed.change == "deleted":
-            known.objects.pop(key, None)
+        if record.observed is None or record.observed.change == "deleted":
             continue
         with contextlib.suppress(msgspec.DecodeError):  # cut down; the next look finds it present
             resource = ObservedResource(about.group, about.version, about.resource)
             known.objects[key] = of_record(record.new_object, resource)
-    known.since_ns = found[0].received_ns if found else None
     return known
 
 
@@ -157,11 +160,16 @@ def _say(seen: Observation) -> None:
     )
 
 
-def _observations(files: Files, journal_dir: str) -> Iterator[reading.Record]:
+def _observations(files: Files, journal_dir: str) -> Iterator[Iterator[reading.Record]]:
+    """Yield those of each process."""
     with contextlib.suppress(FileNotFoundError):
         for directory in scan(files, journal_dir):
-            for segment in directory.segments:
-                yield from _observations_of(files, segment.path)
+            yield (record for segment in directory.segments for record in _still_there(files, segment.path))
+
+
+def _still_there(files: Files, path: str) -> Iterator[reading.Record]:
+    with contextlib.suppress(FileNotFoundError):  # retention was faster, for this one
+        yield from _observations_of(files, path)
 
 
 def _observations_of(files: Files, path: str) -> Iterator[reading.Record]:

@@ -87,7 +87,7 @@ class Watching:
         """Watch until `stop`; return whether it ended for that reason."""
         if not self._wait_for_lock():
             return True
-        self._observer = self._new_observer()
+        self._observer = self._new_observer(is_stopping=lambda: self._asked)
         self._start_retention()
         self._start_reloading()
         self._start_canaries()
@@ -108,9 +108,12 @@ class Watching:
 
     def look(self) -> Watched:
         """Look once: record what differs from the journal, and say what was found. Raises `CannotWatch`."""
-        if not self._has_lock():
-            raise CannotWatch("another process watches for this journal", "it records what there is to record")
-        self._observer = observer = self._new_observer()
+        try:
+            if not self._lock():
+                raise CannotWatch("another process watches for this journal", "it records what there is to record")
+        except OSError as error:
+            raise CannotWatch(f"AUDIT_JOURNAL_DIR: cannot be locked: {error.strerror}", "check the volume") from None
+        self._observer = observer = self._new_observer(is_stopping=lambda: True)  # who looks once waits for no disk
         try:
             served = discovered(self._api, GROUP, VERSIONS)
             for name in RESOURCES:
@@ -119,6 +122,9 @@ class Watching:
         except (Unreachable, Refused, Gone) as error:
             hint = "does AUDIT_WATCH_TOKEN_FILE have the rights of deploy/kubernetes/watch?"
             raise CannotWatch(f"the API server cannot be asked: {error}", hint) from None
+        except Stopped:
+            hint = "check the volume: what was not recorded is found by the next look"
+            raise CannotWatch("AUDIT_JOURNAL_DIR: cannot be written", hint) from None
         finally:
             self.close()
         return Watched(observer.found, self._ours.deviations)
@@ -151,14 +157,18 @@ class Watching:
 
     def _has_lock(self) -> bool:
         """Return whether the journal is ours to watch for. It is until the process ends."""
-        path = os.path.join(self._settings.journal.dir, LOCK)
         try:
-            Files().make_directories(self._settings.journal.dir)
-            return Files().lock(path, create=True) is not None
+            return self._lock()
         except OSError as error:
             self.metrics.failed("io")
+            path = os.path.join(self._settings.journal.dir, LOCK)
             log.error("watch: cannot lock %s: %s", path, error.strerror, extra={"hint": "check the volume"})
             return False
+
+    def _lock(self) -> bool:
+        """Return the same. Raises `OSError`."""
+        Files().make_directories(self._settings.journal.dir)
+        return Files().lock(os.path.join(self._settings.journal.dir, LOCK), create=True) is not None
 
     def _new_writer(self) -> Writer:
         settings = self._settings.journal
@@ -172,7 +182,7 @@ class Watching:
         with self._writing:
             return self._writer.store(lines) == len(lines)
 
-    def _new_observer(self) -> Observer:
+    def _new_observer(self, *, is_stopping: Callable[[], bool]) -> Observer:
         try:
             known = known_from(self._settings.journal.dir)
         except OSError as error:
@@ -190,7 +200,7 @@ class Watching:
             cluster=recording.cluster_name,
             redact=lambda seen: _redacted(self._redactor, seen),
             unredacted=self._ours,
-            is_stopping=lambda: self._asked,
+            is_stopping=is_stopping,
         )
 
     def _start_retention(self) -> None:
@@ -214,11 +224,16 @@ class Watching:
             log.warning("watch: the API server cannot be asked what it serves: %s", error, extra={"hint": hint})
             return False
         for name in RESOURCES:
-            if name in self._followers or self._observer is None:
+            known = self._followers.get(name)
+            if self._observer is None or (known and not known.is_missing):
                 continue
             if name not in served:
                 log.info("watch: the API server has no %s", name)
                 continue
+            if known:  # an upgrade has removed the version that was followed
+                if known.resource == served[name]:
+                    continue
+                known.stop()
             gauge = self.metrics.watch_up.labels(resource=name)
             gauge.set(0)
             follower = self._followers[name] = Follower(self._api, served[name], self._observer, up=gauge.set)
@@ -282,9 +297,15 @@ def api_server(own: WatchSettings) -> ApiServer:
 def _reference(own: WatchSettings) -> Reference:
     try:
         return read_reference(own)
+    except _UnreadableAuthorityError as error:
+        raise CannotWatch(f"AUDIT_WATCH_WEBHOOK_CA_FILE: {error}", "it is PEM, such as a Secret's ca.crt") from None
     except (OSError, ValueError) as error:
         hint = "it is one ValidatingWebhookConfiguration, such as deploy/webhook.yaml with its parameters filled in"
         raise CannotWatch(f"AUDIT_WATCH_WEBHOOK_FILE: {error}", hint) from None
+
+
+class _UnreadableAuthorityError(ValueError):
+    """The webhook's file may be well: this one is not."""
 
 
 def read_reference(own: WatchSettings) -> Reference:
@@ -292,7 +313,11 @@ def read_reference(own: WatchSettings) -> Reference:
     text = _text(own.webhook_file) if own.webhook_file else webhook.template()
     is_there = bool(own.webhook_ca_file) and os.path.isfile(own.webhook_ca_file)
     try:
-        return reference(text, ca_pem=_text(own.webhook_ca_file) if is_there else "")
+        ca_pem = _text(own.webhook_ca_file) if is_there else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise _UnreadableAuthorityError(f"{own.webhook_ca_file}: {error}") from None
+    try:
+        return reference(text, ca_pem=ca_pem)
     except NoReference as error:
         raise NoReference(f"{own.webhook_file}: {error}") from None
 

@@ -24,15 +24,20 @@ _ELSEWHERE = "the API server calls from its own network: try this there, or let 
 def reached(client: Client) -> Iterator[Finding]:
     """Yield whether a TLS client that trusts the webhook's caBundle is content with who answers."""
     name, port = server_name(client), _port(client)
+    ca = certificate.pem(bundle(client.caBundle))
+    try:
+        context = certificate.authority_context(ca or None)
+    except ssl.SSLError:
+        yield skip("address", "the webhook's caBundle holds what is no certificate", "put the issuing CA there, as PEM")
+        return
     try:
         raw = _connected(name, port)
     except OSError as error:
         yield _not_connected(client, f"{name}:{port}", error)
         return
-    ca = certificate.pem(bundle(client.caBundle))
     with contextlib.closing(raw):
         try:
-            with certificate.authority_context(ca or None).wrap_socket(raw, server_hostname=name):
+            with context.wrap_socket(raw, server_hostname=name):
                 yield ok("address", f"{name}:{port} answers with a certificate that the webhook trusts")
         except ssl.SSLCertVerificationError as error:
             hint = "the API server refuses it too: compare its names, its dates and the webhook's caBundle"
@@ -57,6 +62,8 @@ def _connected(name: str, port: int) -> socket.socket:
             addresses.extend(dict.fromkeys(str(one[4][0]) for one in found))
         except OSError as error:
             failures.append(error)
+        except UnicodeError:
+            failures.append(socket.gaierror(socket.EAI_NONAME, "no name"))
 
     thread = threading.Thread(target=resolve, daemon=True)
     thread.start()

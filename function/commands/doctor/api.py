@@ -6,8 +6,9 @@ import json
 from typing import Any, Protocol
 
 from ...watching.api_server import Answer, ApiServer, Unreachable
+from ...watching.objects import readable
 
-__all__ = ["Api", "CannotAskError", "ForbiddenError", "FromPod", "NotThereError", "RefusedError"]
+__all__ = ["Api", "CannotAskError", "ForbiddenError", "FromPod", "NotThereError", "RefusedError", "decoded"]
 
 
 class CannotAskError(Exception):
@@ -64,6 +65,11 @@ def _json(answer: Answer) -> Any:
     if answer.status not in (200, 201):
         raise _BY_STATUS.get(answer.status, RefusedError)(str(answer))
     try:
-        return json.loads(answer.body)
+        return decoded(answer.body)
     except ValueError:
         raise CannotAskError("its answer is no JSON") from None
+
+
+def decoded(text: bytes) -> Any:
+    """Return the JSON, however deep or far from Unicode somebody has made it. Raises `ValueError`."""
+    return json.loads(readable(text))

@@ -36,7 +36,7 @@ def registered(api: Api) -> str:
 
 def found_in(text: str) -> list[Configuration]:
     """Return our configurations in YAML or JSON. Raises `UnreadableError`."""
-    with contextlib.suppress(msgspec.DecodeError):  # YAML
+    with contextlib.suppress(msgspec.DecodeError, RecursionError):  # YAML; the other reader says what is wrong
         text = msgspec.json.encode(_filtered(msgspec.json.decode(text))).decode()
     return ours(configurations(text))
 

@@ -26,9 +26,10 @@ def _is_in(directory: str, name: str) -> bool:
 def _written_now(journal: str) -> list[str]:
     """Return the directories of processes that wrote just now."""
     found = set()
-    with contextlib.suppress(OSError):  # no journal yet; retention is faster
+    with contextlib.suppress(OSError):  # no journal yet
         for directory in (entry for entry in os.scandir(journal) if entry.is_dir(follow_symlinks=False)):
-            for entry in os.scandir(directory.path):
-                if segment_number(entry.name) and time.time() - entry.stat().st_mtime < WRITTEN_WITHIN_SECONDS:
-                    found.add(directory.path)
+            with contextlib.suppress(OSError):  # retention is faster; a volume's lost+found
+                for entry in os.scandir(directory.path):
+                    if segment_number(entry.name) and time.time() - entry.stat().st_mtime < WRITTEN_WITHIN_SECONDS:
+                        found.add(directory.path)
     return sorted(found)

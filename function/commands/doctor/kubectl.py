@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from .api import CannotAskError, ForbiddenError, NotThereError, RefusedError
+from .api import CannotAskError, ForbiddenError, NotThereError, RefusedError, decoded
 
 __all__ = ["Kubectl"]
 
@@ -59,7 +59,13 @@ class Kubectl:
         try:
             # The operator's own kubectl, found as a shell finds it; no shell takes the arguments apart.
             return subprocess.run(  # noqa: S603
-                command, input=stdin, capture_output=True, text=True, timeout=seconds, check=False
+                command,
+                input=stdin,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=seconds,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise CannotAskError(f"kubectl {arguments[0]} did not end within {seconds:g} s") from None
@@ -82,7 +88,7 @@ def _target(path: str, query: dict[str, str]) -> str:
 
 def _decoded(text: str) -> Any:
     try:
-        return json.loads(text)
+        return decoded(text.encode())
     except ValueError:
         raise CannotAskError("kubectl printed what is no JSON") from None
 

@@ -6,7 +6,7 @@ import argparse
 import functools
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from ...doctor.finding import Finding, Result, fail, skip
 from .api import CannotAskError
@@ -54,15 +54,23 @@ def _in_pod(kubectl: Kubectl, options: argparse.Namespace, name: str, configurat
     command += ["--webhook", "-"] if configurations else []
     try:
         printed = kubectl.run_in_pod(options.namespace, name, options.container, command, configurations)
-        found = json.loads(printed)
+        found = _objects(json.loads(printed))
     except CannotAskError as error:
         yield fail("pods", f"doctor cannot be run there: {error}", f"{_LABELS}; it takes the right to exec")
     except ValueError:
-        yield fail("pods", "what it printed there is no JSON", "is it the same version?")
+        yield fail("pods", "what it printed there is not what doctor prints", "is it the same version?")
     else:
         for one in found:
             if one.get("where") != "cluster" and one.get("result") in get_args(Result):
-                yield Finding(one["result"], one.get("check", ""), one.get("text", ""), one.get("hint", ""))
+                yield Finding(
+                    cast("Result", one["result"]), one.get("check", ""), one.get("text", ""), one.get("hint", "")
+                )
+
+
+def _objects(printed: object) -> list[dict[str, str]]:
+    if not isinstance(printed, list) or not all(isinstance(one, dict) for one in printed):
+        raise ValueError
+    return printed
 
 
 def _is_recorded(kubectl: Kubectl, options: argparse.Namespace, pod: str, name: str) -> bool:

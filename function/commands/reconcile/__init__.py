@@ -176,6 +176,8 @@ def _rules(options: argparse.Namespace) -> Rules:
         raise CannotRun(f"{path}{f':{mark.line + 1}' if mark else ''}: not YAML") from None
     except RulesError as error:
         raise CannotRun(f"{path}: {error}") from None
+    except (ValueError, RecursionError):  # a date that is none; nested too deeply
+        raise CannotRun(f"{path}: not YAML that can be read") from None
 
 
 @contextlib.contextmanager

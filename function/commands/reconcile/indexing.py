@@ -36,6 +36,7 @@ __all__ = [
 # Of records whose request is just outside of what is asked for.
 MARGIN_NS = 60_000_000_000
 KINDS_MAX = 100_000
+LATEST_NS = 1 << 62  # of the year 2116; differences of such times fit into the index as well
 
 # Bits of an Event's row: its outcome proves a review; it has our annotation; it creates what the server names; it is
 # about a collection; it deleted, or created, an object.
@@ -125,6 +126,11 @@ decoded = msgspec.json.Decoder(What).decode  # what a row holds
 _encode = msgspec.json.encode
 
 
+def _bounded(moment_ns_: int) -> int:
+    """Return the time as the index can hold it: a line that somebody has changed may say any year."""
+    return min(max(moment_ns_, 0), LATEST_NS)
+
+
 class Numbers(Generic[T]):
     """Values that are few, and a number for each."""
 
@@ -163,6 +169,7 @@ class Indexing:
         self.ours: frozenset[str] = frozenset()
         self.annotated_from = self.annotated_until = 0
         self._annotating: set[str] = set()
+        self._left_out = 0  # Events of another time
         self._others: list[tuple[int, int, int]] = []
         self.result = Result()
 
@@ -174,6 +181,10 @@ class Indexing:
         """Index the API server's log. Raises `CannotRun`."""
         self._index.insert("theirs", self._rows_of_theirs(log, progress))
         if not self.result.events:
+            if self._left_out:
+                raise CannotRun(
+                    f"none of the {self._left_out:,} Events in the API server's log is of the time asked for"
+                )
             raise CannotRun("the API server's log holds no audit Event")
         self.result.cut_away = log.malformed_count
         self.ours = self._names()
@@ -196,7 +207,7 @@ class Indexing:
                 continue
             act = act_of_record(record)
             nameless = fingerprint(*act[:6], "") if act.operation == "CREATE" else None
-            yield place, seq, moment_ns(record.received), fingerprint(*act), nameless, self._kind(act)
+            yield place, seq, _bounded(moment_ns(record.received)), fingerprint(*act), nameless, self._kind(act)
             seq += 1
             self.last_place = place
         self.result.records = seq
@@ -210,14 +221,15 @@ class Indexing:
     def _rows_of_theirs(self, log: NativeLog, progress: Callable[[int], None]) -> Iterator[tuple[Any, ...]]:
         settings, result = self.settings, self.result
         earliest = settings.since_ns - MARGIN_NS if settings.since_ns else 0
-        latest = settings.until_ns + MARGIN_NS if settings.until_ns else 1 << 62
-        low, high = 1 << 62, 0
+        latest = settings.until_ns + MARGIN_NS if settings.until_ns else LATEST_NS
+        low, high = LATEST_NS, 0
         fingerprint = self.fingerprint
         for event in log.events(progress):
             if not earliest <= event.began_ns <= latest:
+                self._left_out += 1
                 continue
             result.events += 1
-            low, high = min(low, event.began_ns), max(high, event.ended_ns)
+            low, high = min(low, event.began_ns), max(high, _bounded(event.ended_ns))
             nature = outcomes.asks_admission(event)
             if nature is None or settings.keep_all:
                 yield self._row_of(event, nature)
@@ -235,7 +247,7 @@ class Indexing:
     def _row_of(self, event: Event, nature: Outcome | None) -> tuple[Any, ...]:
         fingerprint = self.fingerprint
         head = (None, fingerprint(event.identity), STAGES.get(event.stage, 2), event.audit_id, event.began_ns)
-        span = (event.began_ns - event.loose_ns, event.ended_ns + event.loose_ns)
+        span = (event.began_ns - event.loose_ns, _bounded(event.ended_ns) + event.loose_ns)
         origin = event.origin or None
         if nature is not None:
             return *head, *span, 0, self.outcomes.of(nature), *(None,) * 6, self._what(event, ""), origin

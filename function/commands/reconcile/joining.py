@@ -136,8 +136,13 @@ class Join:
         why = f"no record; the API server went on without {names}: if that is ours, name it with --webhook"
         return self._outcomes.of(Outcome(outcomes.UNEXPLAINED, why))
 
-    def _differences(self, id_: int, place: int) -> list[str]:
-        return differences(self.what(id_).event(), act_of_record(self._journal.record_at(place)))
+    def _differences(self, id_: int, place: int) -> list[str] | None:
+        """Return in what they disagree; None where the journal changed while it was read."""
+        try:
+            record = self._journal.record_at(place)
+        except (OSError, NotARecord):
+            return None
+        return differences(self.what(id_).event(), act_of_record(record))
 
     def what(self, id_: int) -> What:
         """Return what is shown of a request."""
@@ -239,9 +244,9 @@ class Join:
             " WHERE NOT taken(o.id) AND NOT used(r.seq)"
         )
         for id_, began, claim, seq in rows:
-            if not self._used[seq]:
+            if not self._used[seq] and (differ := self._differences(id_, claim)) is not None:
                 self._used[seq] = self._taken[id_] = 1
-                self._pair(id_, began, claim, "exact", self._differences(id_, claim))
+                self._pair(id_, began, claim, "exact", differ)
 
     # -- what resembles ---------------------------------------------------------------------------------------------
 

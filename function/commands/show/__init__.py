@@ -96,7 +96,7 @@ def parser() -> Parser:
 def _count(value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise argparse.ArgumentTypeError("not a number from 1 on")
-    return int(value)
+    return min(int(value), sys.maxsize)
 
 
 def _columns(value: str) -> list[str]:
@@ -131,6 +131,13 @@ def _ns(moment: dt.datetime | None) -> int:
 def _only(names: Sequence[str]) -> str:
     """Return the name where there is one, and no pattern."""
     return names[0] if len(names) == 1 and "*" not in names[0] else ""
+
+
+def _place(source: Source, number: int, offset: int) -> str:
+    try:
+        return source.place(number, offset)
+    except FileNotFoundError:  # retention was faster
+        return f"{source.path}, in a segment that is gone"
 
 
 def _hint(error: OSError) -> str:
@@ -229,7 +236,7 @@ class _Show:
                     self._no_records += 1
                     if not self._first_no_record:
                         at = offset + block.find(line)
-                        self._first_no_record = f"the first is {source.place(number, at)}: {error}"
+                        self._first_no_record = f"the first is {_place(source, number, at)}: {error}"
                     continue
                 if self._until_ns and record.received_ns > self._until_ns + OUT_OF_ORDER_SECONDS * 10**9:
                     return
@@ -286,7 +293,10 @@ def _yaml(record: Record) -> bytes:
     import yaml  # noqa: PLC0415 - the other outputs start faster without
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    shown = yaml.dump(json.loads(record.line), Dumper=dumper, sort_keys=False, width=120)
+    try:
+        shown = yaml.dump(json.loads(record.line), Dumper=dumper, sort_keys=False, width=120)
+    except RecursionError:  # an object deeper than that library goes: JSON is YAML
+        return b"---\n" + _json(record)
     return b"---\n" + str(shown).encode()
 
 

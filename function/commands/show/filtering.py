@@ -51,7 +51,9 @@ class Filter:
 
     def wants(self, record: Record) -> bool:
         """Return whether the record is wanted."""
-        if record.received_ns < self._since_ns or (self._until_ns and record.received_ns >= self._until_ns):
+        if (self._since_ns and record.received_ns < self._since_ns) or (
+            self._until_ns and record.received_ns >= self._until_ns
+        ):
             return False
         return all(any(map(matches, texts(record))) for texts, matches in self._patterns)
 
