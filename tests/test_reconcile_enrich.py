@@ -137,6 +137,15 @@ def test_nothing_that_redaction_took_out_comes_back(review_bodies):
     assert notes[f"{OURS}/recorded"] == "d/1/0"
 
 
+def test_a_webhook_that_failed_gives_no_token_away(review_bodies):
+    """Under `Fail` the API server says whom it called: with the whole URL."""
+    said = 'failed calling webhook "x": Post "https://audit:8443/log-request/blue/PLANTED7token?timeout=1s": refused'
+    origin = json.dumps({"auditID": "a", "responseStatus": {"code": 500, "message": said}}).encode()
+    message = json.loads(enriched(one(review_bodies[0]), origin, "exact"))["responseStatus"]["message"]
+    assert "PLANTED7token" not in message
+    assert message.startswith(said[:70])
+
+
 def test_a_record_that_their_log_lacks_says_so(review_bodies):
     event = json.loads(enriched(one(review_bodies[0]), b"", ""))
     assert event["annotations"][PREFIX + "joined"] == "none"

@@ -24,9 +24,10 @@ from function.metrics import DEVIATIONS
 from function.record import reading
 from function.record.observation import ObservedResource
 from function.record.truncation import truncated
+from function.record.url_tokens import without_tokens
 from function.startup import load
 from function.watching.in_force import NoReference, deviations, reference
-from function.watching.objects import Step, difference, of_item, of_record, without_tokens
+from function.watching.objects import Step, difference, of_item, of_record
 from function.watching.observer import known_from
 
 RESOURCE = ObservedResource("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations")

@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from ..record.event_format import PREFIX, EventFormat
 from ..record.reading import Record, ReviewRecord
+from ..record.url_tokens import without_tokens
 
 __all__ = ["enriched"]
 
@@ -71,6 +72,8 @@ def enriched(record: Record, origin: bytes, how: str, earlier: Sequence[bytes] =
         theirs = _members(origin)
         taken = [name for name in _THEIRS if name in theirs]
         event |= {name: theirs[name] for name in taken}
+        if "responseStatus" in theirs:  # of a webhook that failed, ours among them, it has the URL
+            event["responseStatus"] = Raw(without_tokens(bytes(theirs["responseStatus"])))
         if "impersonatedUser" in theirs:  # admission saw the impersonated user only
             event["impersonatedUser"] = event["user"]
             event["user"] = theirs.get("user", event["user"])

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from .. import synthetic
 from ..metrics import WatchMetrics
+from ..record.url_tokens import without_tokens
 from .api_server import ApiServer, Unreachable
-from .objects import without_tokens
 
 __all__ = ["Canary"]
 

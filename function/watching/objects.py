@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,11 +11,11 @@ from msgspec import Raw
 
 from ..json_tokens import scan
 from ..record.observation import Change, Manager, Observation, ObservedResource
+from ..record.url_tokens import without_tokens
 from ..review import NULL
 
 __all__ = [
     "DEPTH_MAX", "GROUP", "RESOURCES", "VERSIONS", "Seen", "Step", "difference", "of_item", "of_record", "readable",
-    "without_tokens",
 ]  # fmt: skip
 
 GROUP = "admissionregistration.k8s.io"
@@ -162,21 +160,6 @@ def readable(source: bytes, depth_max: int = DEPTH_MAX) -> bytes:
             if depth == depth_max:
                 position = token.end()
     return b"".join([*kept, source[position:]])
-
-
-def without_tokens(source: bytes) -> bytes:
-    """Return the JSON with the tokens of our own webhook's URLs replaced by the start of their SHA-256.
-
-    So a rotation still shows as a change. A token has 165 bits: its digest gives nothing away.
-    """
-    return _TOKEN.sub(_digest, source)
-
-
-_TOKEN = re.compile(rb'(/log-request/[^/"\\?\s]{1,300}/)([^/"\\?\s]{1,300})')
-
-
-def _digest(match: re.Match[bytes]) -> bytes:
-    return b"%b[REDACTED:sha256:%b]" % (match[1], hashlib.sha256(match[2]).hexdigest()[:8].encode())
 
 
 def _managers(before: Seen | None, after: Seen | None) -> tuple[Manager, ...]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from ...doctor.finding import Finding
-from ...watching.objects import without_tokens
+from ...record.url_tokens import without_tokens
 
 __all__ = ["encoded", "write"]
 
