@@ -70,9 +70,8 @@ def day(plane: ControlPlane, directory: Path, authority: Authority, peer: Any, r
         function_hosts.serve(place / "serve", pair=authority.issue("serve-day")) as server,
         function_hosts.functions_framework(place / "functions-framework", authority) as framework,
     ):
-        patient = {"timeout_seconds": webhooks.PATIENT_SECONDS}
-        strict = webhooks.configuration("strict", server.endpoint.url, authority.bundle(), conditions=False, **patient)
-        shipped = webhooks.configuration("shipped", framework.url, authority.bundle(), **patient)
+        strict = webhooks.configuration("strict", server.endpoint.url, authority.bundle(), conditions=False)
+        shipped = webhooks.configuration("shipped", framework.url, authority.bundle())
         configurations = [strict, shipped, *([peer] if peer else [])]
         offset = plane.audit_log_bytes()
         with webhooks.registered(plane.admin, *configurations) as since:

@@ -60,9 +60,7 @@ class Watch:
         self._plane = plane
         self._journal = endpoint.journal
         bundle = plane.authority.bundle()
-        self._configuration = webhooks.configuration(
-            self.name, endpoint.url, bundle, failure_policy=policy, timeout_seconds=webhooks.PATIENT_SECONDS
-        )
+        self._configuration = webhooks.configuration(self.name, endpoint.url, bundle, failure_policy=policy)
         self.outcome: Outcome
 
     @contextlib.contextmanager

@@ -27,8 +27,7 @@ def test_a_17_megabyte_review_is_recorded(host: str, plane: ControlPlane, direct
     name = f"hiding-{host}"
     offset = plane.audit_log_bytes()
     with function_hosts.host(host, directory / name, plane.authority) as endpoint:
-        bundle = plane.authority.bundle()
-        configuration = webhooks.configuration(name, endpoint.url, bundle, timeout_seconds=webhooks.PATIENT_SECONDS)
+        configuration = webhooks.configuration(name, endpoint.url, plane.authority.bundle())
         with webhooks.registered(plane.admin, configuration) as since:
             before = api_metrics.read(plane.admin)
             _write_brackets(plane, f"brackets-{host}")

@@ -104,13 +104,7 @@ def plane(new_plane: ControlPlane) -> ControlPlane:
 def day(plane: ControlPlane, directory: Path, authority: Authority) -> Iterator[Day]:
     workload = Watched(plane, plane.binary.parent / "crds")
     with function_hosts.serve(directory / "history", pair=authority.issue("serve-history")) as server:
-        configuration = webhooks.configuration(
-            "history",
-            server.endpoint.url,
-            authority.bundle(),
-            conditions=False,
-            timeout_seconds=webhooks.PATIENT_SECONDS,
-        )
+        configuration = webhooks.configuration("history", server.endpoint.url, authority.bundle(), conditions=False)
         offset = plane.audit_log_bytes()
         with webhooks.registered(plane.admin, configuration) as since, watching(plane) as witness:
             workload.run()

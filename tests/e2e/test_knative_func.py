@@ -64,13 +64,7 @@ def test_a_real_api_server_calls_it_behind_an_ingress(plane: ControlPlane, direc
     """With `Fail`: what the API server then did, it was answered for."""
     with function_hosts.host("knative-func", directory / "knative-func", plane.authority) as endpoint:
         bundle = plane.authority.bundle()
-        configuration = webhooks.configuration(
-            "knative-func",
-            endpoint.url,
-            bundle,
-            failure_policy="Fail",
-            timeout_seconds=webhooks.PATIENT_SECONDS,
-        )
+        configuration = webhooks.configuration("knative-func", endpoint.url, bundle, failure_policy="Fail")
         with webhooks.registered(plane.admin, configuration):
             load.new_namespace(plane.admin, "knative-func")
             with load.writing(plane.admin, "knative-func", threads=3) as written:

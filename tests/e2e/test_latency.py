@@ -53,8 +53,7 @@ def test_latency(mode: tuple[str, str], plane: ControlPlane, directory: Path, pe
     host, fsync = mode
     name = f"latency-{host}-{fsync}"
     with function_hosts.host(host, directory / name, plane.authority, AUDIT_FSYNC=fsync) as endpoint:
-        bundle = plane.authority.bundle()
-        ours = webhooks.configuration(name, endpoint.url, bundle, timeout_seconds=webhooks.PATIENT_SECONDS)
+        ours = webhooks.configuration(name, endpoint.url, plane.authority.bundle())
         with webhooks.registered(plane.admin, ours, *([peer] if peer else [])):
             before = api_metrics.read(plane.admin)
             with connections.counted(*map(_url, [ours, *([peer] if peer else [])])) as callers:

@@ -87,9 +87,7 @@ def logged(plane: ControlPlane, directory: Path, authority: Authority) -> Logged
     offset = plane.audit_log_bytes()
     pair = authority.issue("serve-reconcile")
     with function_hosts.serve(place / "serve", pair=pair, AUDIT_POLICY_FILE=str(place / "policy.yaml")) as server:
-        configuration = webhooks.configuration(
-            NAME, server.endpoint.url, authority.bundle(), timeout_seconds=webhooks.PATIENT_SECONDS
-        )
+        configuration = webhooks.configuration(NAME, server.endpoint.url, authority.bundle(), conditions=True)
         (place / "webhook.yaml").write_text(yaml.safe_dump(configuration))
         for namespace in ("left-out", "while-down"):
             load.new_namespace(plane.admin, namespace)

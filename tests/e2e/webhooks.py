@@ -13,22 +13,16 @@ from api import Api
 from function_hosts import TREE
 
 PATH = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
-# For tests of what is lost, not of how quick it is: a busy machine may stall for longer than the shipped second.
+# Tests are about what is lost, not about how quick it is: a busy machine may stall for longer than the shipped second.
 PATIENT_SECONDS = 10
 
 PROBE = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "is-the-webhook-called-"}}
 
 
 def configuration(
-    name: str,
-    url: str,
-    ca_bundle: str,
-    *,
-    conditions: bool = True,
-    failure_policy: str = "Ignore",
-    timeout_seconds: int = 1,
+    name: str, url: str, ca_bundle: str, *, conditions: bool = True, failure_policy: str = "Ignore"
 ) -> Any:
-    """Return `deploy/webhook.yaml` with its parameters filled in as its first lines say.
+    """Return `deploy/webhook.yaml` with its parameters filled in as its first lines say, and a patient API server.
 
     Without ``conditions`` it leaves nothing out, which the strictest tests need.
     """
@@ -38,7 +32,7 @@ def configuration(
     (webhook,) = filled["webhooks"]
     webhook["name"] = webhook_name(name)
     webhook["failurePolicy"] = failure_policy
-    webhook["timeoutSeconds"] = timeout_seconds
+    webhook["timeoutSeconds"] = PATIENT_SECONDS
     if not conditions:
         del webhook["matchConditions"], webhook["namespaceSelector"]
     return filled
