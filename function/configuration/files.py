@@ -16,7 +16,7 @@ from ..record.review_format import ReviewFormat
 from ..recorder import Recorder
 from .settings import RecordingSettings
 
-__all__ = ["Configuration", "ConfigurationError", "Snapshot"]
+__all__ = ["Configuration", "ConfigurationError", "Snapshot", "redactor_at_start"]
 
 log = logging.getLogger("audit.config")
 
@@ -28,6 +28,8 @@ class ConfigurationError(ValueError):
 
     def __init__(self, setting: str, mistakes: str, hint: str) -> None:
         super().__init__(f"{setting}: {mistakes} (hint: {hint})")
+        self.message = f"{setting}: {mistakes}"
+        self.hint = hint
 
 
 class Snapshot(NamedTuple):
@@ -56,9 +58,7 @@ class Configuration:
         # Before anything is read: a host may watch long after that, and what has changed by then is news.
         self._seen = {config: signature(paths) for config, paths in self._watched().items()}
         self._policy = _at_start("AUDIT_POLICY_FILE", "docs/policy.md", self._load_policy)
-        built_in = redaction.default_rules()
-        _at_start("AUDIT_REDACTION_KEY_FILE", "docs/redaction.md", lambda: self._redactor_of(built_in))
-        self._redactor = _at_start("AUDIT_REDACTION_FILE", "docs/redaction.md", self._load_redactor)
+        self._redactor = redactor_at_start(settings)
         self._clusters: tokens.Clusters | None = None
         self._clusters = _at_start("AUDIT_CLUSTERS_DIR", "docs/multi-cluster.md", self._load_clusters)
         self._policies = _at_start("AUDIT_CLUSTERS_POLICY_DIR", "docs/multi-cluster.md", self._load_policies)
@@ -67,13 +67,14 @@ class Configuration:
 
     def watches(self, changed: Callable[[Snapshot], None]) -> list[Watch]:
         """Return what to watch; ``changed`` is called after each load that succeeded."""
+        settings = self._settings
 
         def load_policy() -> None:
             self._policy = self._load_policy()
             renew()
 
         def load_redactor() -> None:
-            self._redactor = self._load_redactor()
+            self._redactor = _redactor(settings, _rules(settings))
             renew()
 
         def load_clusters() -> None:
@@ -127,14 +128,6 @@ class Configuration:
             return policy.default()
         return _policy("policy", _read(self._settings.policy_file))
 
-    def _load_redactor(self) -> redaction.Redactor:
-        rules = self._settings.redaction_file
-        return self._redactor_of(redaction.load(_read(rules)) if rules else redaction.default_rules())
-
-    def _redactor_of(self, rules: redaction.Rules) -> redaction.Redactor:
-        key = self._settings.redaction_key_file
-        return redaction.Redactor(rules, _read(key).rstrip(b"\r\n") if key else None)
-
     def _load_clusters(self) -> tokens.Clusters | None:
         if not self._settings.clusters_dir:
             return None
@@ -147,7 +140,7 @@ class Configuration:
 
     def _load_redactors(self) -> dict[str, redaction.Redactor]:
         return self._by_cluster(
-            self._settings.clusters_redaction_dir, lambda _, data: self._redactor_of(redaction.load(data))
+            self._settings.clusters_redaction_dir, lambda _, data: _redactor(self._settings, redaction.load(data))
         )
 
     def _by_cluster(self, directory: str, load: Callable[[str, bytes], Loaded]) -> dict[str, Loaded]:
@@ -191,6 +184,21 @@ class Configuration:
         if self._settings.format == "event":
             return EventFormat(infer_status=self._settings.event_status == "inferred")
         return ReviewFormat()
+
+
+def redactor_at_start(settings: RecordingSettings) -> redaction.Redactor:
+    """Return what the common rules and the key of digests make. Raises `ConfigurationError`."""
+    rules = _at_start("AUDIT_REDACTION_FILE", "docs/redaction.md", lambda: _rules(settings))
+    return _at_start("AUDIT_REDACTION_KEY_FILE", "docs/redaction.md", lambda: _redactor(settings, rules))
+
+
+def _rules(settings: RecordingSettings) -> redaction.Rules:
+    return redaction.load(_read(settings.redaction_file)) if settings.redaction_file else redaction.default_rules()
+
+
+def _redactor(settings: RecordingSettings, rules: redaction.Rules) -> redaction.Redactor:
+    key = settings.redaction_key_file
+    return redaction.Redactor(rules, _read(key).rstrip(b"\r\n") if key else None)
 
 
 def _policy(what: str, data: bytes) -> policy.Policy:

@@ -44,7 +44,7 @@ class CheckpointReader(Reader):
         lines = []
         while data.startswith(_DASH):  # the signature of a second key: the note went with the first one's
             _, _, data = self._skipped(data)
-        for note in _notes(data):
+        for note in checkpoints.split(data)[0]:
             self._offset += len(note)
             self._lines += 1
             record = checkpoint_record(note, now_ns=time.time_ns())

@@ -15,14 +15,14 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw
 
-from .. import redaction
 from ..clusters import webhook
+from ..configuration.files import ConfigurationError, redactor_at_start
 from ..configuration.settings import RecordingSettings, Settings
 from ..journal import Limits, Retention, Writer
 from ..journal.files import Files
 from ..metrics import WatchMetrics
 from ..mounts import Reloader, Watch, resolve
-from ..redaction import RedactionFailed, Redactor, RulesError
+from ..redaction import RedactionFailed, Redactor
 from ..review import NULL, Kind, Request, Resource, Review, UserInfo
 from .api_server import ApiServer, Unreachable
 from .canary import Canary
@@ -328,18 +328,10 @@ def _text(path: str) -> str:
 
 
 def _redactor(recording: RecordingSettings) -> Redactor:
-    name, key = "AUDIT_REDACTION_FILE", None
     try:
-        rules = redaction.default_rules()
-        if recording.redaction_file:
-            rules = redaction.load(_text(recording.redaction_file).encode())
-        name = "AUDIT_REDACTION_KEY_FILE"
-        if recording.redaction_key_file:
-            with open(resolve([recording.redaction_key_file])[0], "rb") as file:  # a key is any bytes
-                key = file.read().rstrip(b"\r\n")
-        return Redactor(rules, key)
-    except (OSError, RulesError, ValueError) as error:
-        raise CannotWatch(f"{name}: {error}", "see docs/redaction.md") from None
+        return redactor_at_start(recording)
+    except ConfigurationError as error:
+        raise CannotWatch(error.message, error.hint) from None
 
 
 class _Kind(msgspec.Struct):
