@@ -172,7 +172,8 @@ def test_scrapes_are_answered_under_load(server):
         thread.start()
     try:
         counts = []
-        for _ in range(10):
+        for number in range(10):
+            running.wait_for(lambda number=number: len(answered) > number)  # the load goes on, however busy the disk
             started = time.monotonic()
             counts.append(server.metrics()[HTTP])
             assert time.monotonic() - started < 1 + running.BUSY_SECONDS

@@ -162,7 +162,7 @@ def test_the_gauge_falls_with_the_webhook_and_names_the_reason(api, tmp_path):
     api.put(WEBHOOKS, "kube-audit-function", **ours())
     reference = tmp_path / "webhook.yaml"
     reference.write_text(template().replace("WEBHOOK_URL", "https://audit.example.com/log-request"))
-    in_force = "kube_audit_function_webhook_in_force"
+    in_force, all_up = "kube_audit_function_webhook_in_force", [1.0] * len(api_server.KINDS)
     with watching(api, tmp_path / "journal", AUDIT_WATCH_WEBHOOK_FILE=str(reference)) as watch:
         wait_for(lambda: watch.metrics()[in_force] == 1)
         api.put(WEBHOOKS, "kube-audit-function", **ours(clientConfig={"url": "https://evil.example.com/log-request"}))
@@ -174,8 +174,7 @@ def test_the_gauge_falls_with_the_webhook_and_names_the_reason(api, tmp_path):
         api.delete(WEBHOOKS, "kube-audit-function")
         wait_for(lambda: watch.metrics()[deviation % "missing"] == 1)
         assert watch.logged("not as it should be: missing")["hint"]
-        up = {name: value for name, value in watch.metrics().items() if "watch_up" in name}
-        assert sorted(up.values()) == [1.0] * len(api_server.KINDS)
+        wait_for(lambda: [value for name, value in watch.metrics().items() if "watch_up" in name] == all_up)
         assert "kube_audit_function_build_info" not in str(watch.metrics()), "or it counted as a replica"
 
 
